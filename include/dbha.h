@@ -1,0 +1,464 @@
+/*
+ * dbha.h: the whole public interface of libdbha, a high-availability client library for PostgreSQL over libpq.
+ *
+ * A program opens one handle (`dbha`) for a cluster, from a multi-host URL, and calls it from any number of threads.
+ * The library finds the primary and follows it, sends reads to standbys, pools connections per node, and says for
+ * every failure whether the statement was executed, was not, or whether that cannot be known.
+ *
+ * Every comment below answers, in this order: what the function does; its parameters with unit, NULL rule and owner;
+ * Returns; Errors (dbha_code, SQLSTATE); Threads; Blocking; Ownership; Fork. "Any thread" means: from any thread, at
+ * any time between dbha_open and dbha_close, without a lock of the caller's. A NULL `dbha_error *` is always allowed.
+ *
+ * Time is in milliseconds, int. A timeout of 0 means the option `call_timeout`; there is no "for ever".
+ */
+#ifndef DBHA_H
+#define DBHA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define DBHA_API __attribute__((visibility("default")))
+#else
+#define DBHA_API
+#endif
+
+/* The same declarations as in libpq-fe.h, which an application includes itself to read its results. */
+typedef struct pg_conn PGconn;
+typedef struct pg_result PGresult;
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Errors
+ */
+
+/*
+ * Every error code: name, number, default SQLSTATE, one sentence. Numbers are never changed or used again. SERVER
+ * carries the SQLSTATE of the server; the others the one given here unless a more precise one is known.
+ */
+#define DBHA_ERROR_MAP(XX)                                                                                             \
+	XX(OK, 0, "00000", "no error")                                                                                     \
+	XX(USAGE, 1, "22023", "the call was made in a way that makes no sense, such as NULL for a handle")                 \
+	XX(CONFIG, 2, "22023", "an option, a URL or an environment variable was refused")                                  \
+	XX(MEMORY, 3, "53200", "out of memory")                                                                            \
+	XX(TIMEOUT, 4, "57014", "the deadline of the call passed while its statement was running")                         \
+	XX(NO_NODE, 5, "08001", "no node of the kind asked for could be reached before the deadline")                      \
+	XX(POOL, 6, "53300", "no connection came free in the pool before its deadline, or too many callers wait")          \
+	XX(LOST, 7, "08006", "the connection was lost and the statement was certainly not executed or rolled back")        \
+	XX(UNKNOWN, 8, "08007", "the connection was lost and whether the statement was executed cannot be known")          \
+	XX(SERVER, 9, "", "the server refused the statement; the SQLSTATE is the server's")                                \
+	XX(SPLIT_BRAIN, 10, "08004", "two primaries on one timeline: writes are refused until one goes away")              \
+	XX(FOREIGN, 11, "08004", "a host belongs to another cluster (another system identifier)")                          \
+	XX(CLOSED, 12, "08003", "the handle is closed")                                                                    \
+	XX(FORKED, 13, "08003", "the connection was inherited over fork() and belongs to the parent process")              \
+	XX(SYSTEM, 14, "58000", "the operating system refused something the library needs, such as a thread")
+
+typedef enum dbha_code {
+#define DBHA_XX(name, number, sqlstate, text) DBHA_ERR_##name = number,
+	DBHA_ERROR_MAP(DBHA_XX)
+#undef DBHA_XX
+	    DBHA_OK = 0
+} dbha_code;
+
+#define DBHA_NODE_NAME_MAX 136 /* "host:port" or "/socket/directory:port", with its terminating NUL */
+#define DBHA_MESSAGE_MAX 840
+
+/*
+ * What went wrong. Owned by the caller, of fixed size, written by every call that fails; no call allocates to report
+ * an error. A call that succeeds leaves it untouched. `message` never holds a password.
+ */
+typedef struct dbha_error {
+	int32_t code;                  /* a dbha_code */
+	char sqlstate[6];              /* five characters and NUL */
+	bool retry_safe;               /* the work was certainly not done: the caller may do it again */
+	bool outcome_unknown;          /* the work may have been done; do not repeat it unless it is idempotent */
+	int32_t attempts;              /* how many times the statement was sent to a server */
+	char node[DBHA_NODE_NAME_MAX]; /* the node concerned, or "" */
+	char message[DBHA_MESSAGE_MAX];
+} dbha_error;
+
+/*
+ * dbha_code_name: the name of an error code, such as "NO_NODE".
+ * code: a dbha_code. Returns: a constant string; "?" for a number that is no code.
+ * Errors: none. Threads: any. Blocking: no. Ownership: the string is the library's. Fork: no effect.
+ */
+DBHA_API const char *dbha_code_name(int code);
+
+/*
+ * dbha_version: the version of the library at run time, such as "0.1.0".
+ * Returns: a constant string. Errors: none. Threads: any. Blocking: no. Ownership: the library's. Fork: no effect.
+ */
+DBHA_API const char *dbha_version(void);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Configuration
+ *
+ * Precedence, highest first: dbha_config_set; the URL or conninfo text; the environment DBHA_* (library options
+ * only); where no text is given, DATABASE_URL, else DB_HOST DB_PORT DB_NAME DB_USER DB_PASS; libpq's own PG*
+ * variables and service file; defaults. The README has the table of options.
+ */
+typedef struct dbha_config dbha_config;
+
+/*
+ * dbha_config_new: reads a URL or a conninfo text, and the environment, into a configuration.
+ * conninfo: "postgresql://u:p@h1:5432,h2/db?...", any "postgresql+DRIVER://", "postgres://", or "host=h1,h2 ..."; NULL
+ *   or "" takes DATABASE_URL or DB_* from the environment. Borrowed for the call.
+ * err: filled on failure; may be NULL.
+ * Returns: a new configuration, or NULL.
+ * Errors: CONFIG with the option's name, its value and what is accepted; MEMORY.
+ * Threads: any (reads the environment: no setenv at the same time). Blocking: reads libpq's service file only.
+ * Ownership: the caller frees it with dbha_config_free. Fork: plain memory, usable in a child.
+ */
+DBHA_API dbha_config *dbha_config_new(const char *conninfo, dbha_error *err);
+
+/*
+ * dbha_config_set: sets one option, of the library or of libpq, over whatever was there.
+ * config: not NULL. name, value: not NULL, borrowed. Units as PostgreSQL writes them: "200ms", "5s", "1min".
+ * Returns: DBHA_OK or an error code. Errors: CONFIG (unknown option, bad value: the option keeps its old value), USAGE,
+ *   MEMORY. Two options that contradict each other are refused later, by dbha_open_config.
+ * Threads: one at a time per configuration. Blocking: no. Ownership: copies both strings. Fork: plain memory.
+ */
+DBHA_API int dbha_config_set(dbha_config *config, const char *name, const char *value, dbha_error *err);
+
+/*
+ * dbha_config_get: the value an option has now, as text.
+ * config, name: not NULL. Returns: the text, or NULL where the option is unknown or not set. "password" and
+ *   "sslpassword" answer "********" where set.
+ * Errors: none. Threads: one at a time per configuration. Blocking: no.
+ * Ownership: the configuration's, valid until the next call with it. Fork: plain memory.
+ */
+DBHA_API const char *dbha_config_get(dbha_config *config, const char *name);
+
+/*
+ * dbha_config_free: frees a configuration; NULL is allowed. Handles opened from it keep their own copy.
+ * config: from dbha_config_new, or NULL. Returns: nothing. Errors: none. Threads: one. Blocking: no.
+ * Ownership: takes it. Fork: plain memory.
+ */
+DBHA_API void dbha_config_free(dbha_config *config);
+
+/*
+ * An option of the library, for programs that print or complete them: dbha_option(0), dbha_option(1), ... until NULL.
+ */
+typedef struct dbha_option_info {
+	const char *name;          /* as in the URL; DBHA_ and the name in capitals in the environment */
+	const char *type;          /* "time", "integer", "enum", "text" */
+	const char *default_value; /* as text, with its unit */
+	const char *accepted;      /* what is accepted, for people: "1ms to 1d" */
+	const char *text;          /* what it does, one sentence or two */
+} dbha_option_info;
+
+/*
+ * dbha_option: describes the library's options, one after the other.
+ * index: 0 and up. Returns: the option, or NULL past the last one. Errors: none. Threads: any. Blocking: no.
+ * Ownership: constant. Fork: no effect.
+ */
+DBHA_API const dbha_option_info *dbha_option(int index);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * The handle
+ */
+typedef struct dbha dbha;
+
+/*
+ * dbha_open: dbha_config_new and dbha_open_config in one.
+ * conninfo: as in dbha_config_new; may be NULL. err: may be NULL. Returns: a handle, or NULL.
+ * Errors: CONFIG, MEMORY, SYSTEM. Threads: any. Blocking: no: nothing is connected before the first call that needs a
+ *   connection, which also starts the handle's one background thread.
+ * Ownership: the caller ends it with dbha_close. Fork: a handle may be opened before fork(); in the child it starts anew.
+ */
+DBHA_API dbha *dbha_open(const char *conninfo, dbha_error *err);
+
+/*
+ * dbha_open_config: opens a handle from a configuration.
+ * config: not NULL, borrowed for the call. Returns: a handle, or NULL.
+ * Errors: CONFIG (options that contradict each other), USAGE, MEMORY, SYSTEM. Threads: one at a time per configuration.
+ * Blocking: no. Ownership: as dbha_open. Fork: as dbha_open.
+ */
+DBHA_API dbha *dbha_open_config(const dbha_config *config, dbha_error *err);
+
+/*
+ * dbha_close: refuses new calls, lets running ones finish for a while, then cuts their connections and frees the handle.
+ * h: may be NULL. drain_ms: how long running calls and leases may go on, in ms; 0: cut them at once.
+ * Returns: nothing. Errors: none; calls of other threads that are cut fail with CLOSED or as a lost connection does.
+ * Threads: once per handle; other threads may be inside calls, none may begin one afterwards. Blocking: up to drain_ms and
+ *   the few ms it takes to stop the thread. A lease still held is cut; it must still be given back with dbha_release,
+ *   and the last release frees the memory of the handle.
+ * Ownership: takes h. Fork: in a child closes the child's copy only; the parent's connections see nothing of it.
+ */
+DBHA_API void dbha_close(dbha *h, int drain_ms);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Statements
+ */
+
+/* What the caller means to do; it decides where the statement may go and whether it may be run again. */
+typedef enum dbha_intent {
+	DBHA_DEFAULT = 0, /* nothing said: the node that `target_session_attrs` names; treated as a write for retries */
+	DBHA_READ = 1,    /* changes nothing: a standby if there is one, else the primary; may be run again */
+	DBHA_WRITE = 2    /* the primary */
+} dbha_intent;
+
+#define DBHA_IDEMPOTENT 0x1u /* the statement may be executed more than once: run it again when its fate is unknown */
+#define DBHA_UNPREPARED 0x2u /* do not keep a prepared statement for this text */
+
+/*
+ * One statement. Set `size` to sizeof(dbha_request), or use DBHA_REQUEST; members left out are 0 and mean the default.
+ * Everything pointed to is borrowed until the call returns. Parameters are as in PQexecParams: `values[i]` NULL is SQL
+ * NULL; `lengths` matters for binary values only; `formats[i]` is 0 for text, 1 for binary; `types` may be NULL.
+ */
+typedef struct dbha_request {
+	size_t size;
+	const char *sql; /* one statement, with $1, $2 ... */
+	dbha_intent intent;
+	uint32_t flags; /* DBHA_IDEMPOTENT, DBHA_UNPREPARED */
+	int timeout_ms; /* deadline for everything: DNS, connect, waiting, execution, retries. 0: call_timeout */
+	int n_params;
+	const unsigned *types; /* OIDs */
+	const char *const *values;
+	const int *lengths;
+	const int *formats;
+	int result_format; /* 0 text, 1 binary */
+} dbha_request;
+
+/* DBHA_REQUEST(.sql = "SELECT 1", .intent = DBHA_READ): a request with its size set (C only). */
+#define DBHA_REQUEST(...) ((dbha_request){.size = sizeof(dbha_request), __VA_ARGS__})
+
+/*
+ * dbha_exec: runs one statement on the right node, with its own connection, again where that is certainly harmless.
+ * h: not NULL. request: not NULL, borrowed. result: not NULL; set to NULL first, then to the server's result, also where
+ *   the server refused the statement (for PQresultErrorField). err: may be NULL.
+ * Returns: DBHA_OK or an error code.
+ * Errors: SERVER; TIMEOUT; NO_NODE and POOL (never sent, retry_safe); LOST (not executed, retry_safe); UNKNOWN (08007, may
+ *   have been executed: outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY.
+ * Threads: any. Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees the result with PQclear.
+ * Fork: usable in a child, with connections of its own.
+ */
+DBHA_API int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * A connection of one's own for a while
+ */
+typedef struct dbha_conn dbha_conn;
+
+/*
+ * dbha_acquire: takes a connection to the right node out of the pool, for whatever dbha_exec does not cover.
+ * h: not NULL. intent: as for a statement. timeout_ms: for DNS, connect and waiting; 0: call_timeout. err: may be NULL.
+ * Returns: a lease, or NULL. Waiters are served in order of arrival.
+ * Errors: NO_NODE, POOL, SPLIT_BRAIN, FOREIGN, CLOSED, USAGE, MEMORY, SYSTEM; all retry_safe.
+ * Threads: any; a lease is used by one thread at a time. Blocking: up to timeout_ms; not at all if one is idle.
+ * Ownership: the caller gives it back with dbha_release. Fork: a lease is the parent's; in a child its connection is dead.
+ */
+DBHA_API dbha_conn *dbha_acquire(dbha *h, dbha_intent intent, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_conn_pq: the libpq connection of a lease. Do not call PQfinish or PQreset on it.
+ * conn: not NULL. Returns: the connection, in blocking mode; NULL for NULL. Errors: none. Threads: the lease's.
+ * Blocking: no; libpq's blocking calls on it have no deadline of ours. When the node is fenced its socket is shut down and
+ *   the call in progress fails. Ownership: the lease's. Fork: in a child it is dead.
+ */
+DBHA_API PGconn *dbha_conn_pq(const dbha_conn *conn);
+
+/*
+ * dbha_conn_node: the name of the node a lease is connected to, as in the URL.
+ * conn: not NULL. Returns: "host:port"; NULL for NULL. Errors: none. Threads: the lease's. Blocking: no.
+ * Ownership: valid until the lease is released. Fork: usable.
+ */
+DBHA_API const char *dbha_conn_node(const dbha_conn *conn);
+
+/*
+ * dbha_release: gives a connection back to the pool, or straight to the caller who has waited longest.
+ * conn: may be NULL. Returns: nothing. An open transaction is rolled back; a connection that is busy, broken, or of an
+ *   older generation of its node is closed instead. Errors: none.
+ * Threads: the lease's. Blocking: only for the rollback, at most 1 s. Ownership: takes conn. Fork: in a child frees memory.
+ */
+DBHA_API void dbha_release(dbha_conn *conn);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Seen from inside
+ */
+typedef enum dbha_role {
+	DBHA_ROLE_UNKNOWN = 0,
+	DBHA_ROLE_PRIMARY = 1,
+	DBHA_ROLE_STANDBY = 2
+} dbha_role;
+
+/* State of a node: name, number, the word that dbha_state_name gives, one sentence. Numbers are never used again. */
+#define DBHA_STATE_MAP(XX)                                                                                             \
+	XX(UNKNOWN, 0, "unknown", "not seen yet")                                                                          \
+	XX(UP, 1, "up", "answers probes")                                                                                  \
+	XX(SUSPECT, 2, "suspect", "something failed; its own probe will decide")                                           \
+	XX(SILENT, 3, "silent", "accepts no connection or answers no probe in time")                                       \
+	XX(DOWN, 4, "down", "refuses connections, or its address cannot be reached")                                       \
+	XX(STARTING, 5, "starting", "the server is starting up, shutting down or in crash recovery (57P03)")               \
+	XX(FULL, 6, "full", "every connection slot of the server is in use (53300)")                                       \
+	XX(REFUSED, 7, "refused", "the server refuses us: password, pg_hba.conf, database or role")                        \
+	XX(FENCED, 8, "fenced", "a primary of a lower timeline than the cluster has been seen on: never written to")       \
+	XX(FOREIGN, 9, "foreign", "a server of another cluster (another system identifier)")
+
+typedef enum dbha_state {
+#define DBHA_XX(name, number, word, text) DBHA_STATE_##name = number,
+	DBHA_STATE_MAP(DBHA_XX)
+#undef DBHA_XX
+} dbha_state;
+
+/*
+ * dbha_role_name, dbha_state_name: the word for a role or a state: "primary", "fenced".
+ * role, state: a number. Returns: a constant string, "?" for a number that means nothing. Errors: none. Threads: any.
+ * Blocking: no. Ownership: the library's. Fork: no effect.
+ */
+DBHA_API const char *dbha_role_name(int role);
+DBHA_API const char *dbha_state_name(int state);
+
+/* The cluster as the handle sees it now. The caller sets `size`; the library writes at most that much. */
+typedef struct dbha_cluster_status {
+	size_t size;
+	uint64_t system_identifier; /* 0: not known yet */
+	uint32_t timeline;          /* the highest one seen on a primary; 0: none yet */
+	int32_t primary;            /* index of the primary a write would go to, or -1 */
+	int32_t nodes;              /* how many nodes there are */
+	bool split_brain;           /* two primaries on one timeline */
+	uint64_t version;           /* goes up whenever the view changes */
+} dbha_cluster_status;
+
+#define DBHA_WHY_MAX 256
+
+/* One node as the handle sees it now, and the state of its pool. The caller sets `size`. */
+typedef struct dbha_node_status {
+	size_t size;
+	char name[DBHA_NODE_NAME_MAX];
+	int32_t role;        /* a dbha_role, as last seen */
+	int32_t state;       /* a dbha_state */
+	uint32_t timeline;   /* 0: not known */
+	uint64_t lsn;        /* a primary's write position, a standby's replay position; 0: not known */
+	int64_t lag_ms;      /* age of what a standby has replayed; 0 on a primary; -1: not known */
+	int64_t lag_bytes;   /* -1: not known */
+	int64_t latency_us;  /* of the last probe that was answered; -1: none yet */
+	int64_t seen_ms_ago; /* since the last answer; -1: never */
+	uint64_t generation; /* of the connections that are valid now */
+	int32_t pool_idle;
+	int32_t pool_used;
+	int32_t pool_connecting;
+	int32_t pool_waiting;
+	char why[DBHA_WHY_MAX]; /* the reason of the state, for people; "" if all is well */
+} dbha_node_status;
+
+/*
+ * dbha_status: copies the view of the cluster and its nodes, in the order of the URL.
+ * h: not NULL. cluster: not NULL, `size` set. nodes: an array of nodes_max elements, the first one's `size` set; may be
+ *   NULL if nodes_max is 0.
+ * Returns: how many nodes were written, or -1. Errors: USAGE, CLOSED.
+ * Threads: any. Blocking: no; call dbha_wait first to see the cluster probed once. Ownership: the caller's memory.
+ * Fork: in a child everything is unknown until its own first call.
+ */
+DBHA_API int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status *nodes, int nodes_max,
+                         dbha_error *err);
+
+/*
+ * Counters: member name and what it counts, since the handle was opened. `dbha_stats` gives them for one node or for
+ * all; those of calls that never reached a node are only in the sum.
+ */
+#define DBHA_STATS_MAP(XX)                                                                                             \
+	XX(statements, "statements that a server answered")                                                                \
+	XX(statement_errors, "statements that a server refused")                                                           \
+	XX(retries, "attempts after the first one")                                                                        \
+	XX(reroutes, "attempts that went to another node than the one before")                                             \
+	XX(unknown_outcomes, "calls that ended with an unknown outcome")                                                   \
+	XX(timeouts, "calls that ended at their deadline")                                                                 \
+	XX(acquires, "connections handed out")                                                                             \
+	XX(acquires_waited, "of these, after waiting")                                                                     \
+	XX(wait_us, "microseconds spent waiting for a connection, in all")                                                 \
+	XX(pool_refused, "acquires that failed: pool exhausted or too many waiters")                                       \
+	XX(connects, "connections made")                                                                                   \
+	XX(connects_failed, "connects that failed")                                                                        \
+	XX(closed_broken, "connections closed because they broke")                                                         \
+	XX(closed_generation, "connections closed because their node was fenced or restarted")                             \
+	XX(closed_lifetime, "connections closed at the end of their lifetime")                                             \
+	XX(closed_idle, "connections closed because nobody needed them")                                                   \
+	XX(rollbacks, "transactions rolled back when their connection came back")                                          \
+	XX(probes, "health probes answered")                                                                               \
+	XX(probes_failed, "health probes that failed")                                                                     \
+	XX(primary_changes, "times another node became the primary")                                                       \
+	XX(events_dropped, "events nobody fetched in time")
+
+typedef struct dbha_counters {
+	size_t size;
+#define DBHA_XX(name, text) uint64_t name;
+	DBHA_STATS_MAP(DBHA_XX)
+#undef DBHA_XX
+} dbha_counters;
+
+/*
+ * dbha_stats: copies the counters.
+ * h: not NULL. node: an index as in dbha_status, or -1 for the sum. out: not NULL, `size` set.
+ * Returns: DBHA_OK or an error code. Errors: USAGE, CLOSED. Threads: any. Blocking: no. Ownership: the caller's memory.
+ * Fork: a child counts from zero.
+ */
+DBHA_API int dbha_stats(dbha *h, int node, dbha_counters *out, dbha_error *err);
+
+/* What dbha_wait waits for. */
+typedef enum dbha_wait_for {
+	DBHA_WAIT_PRIMARY = 0, /* a primary that takes writes */
+	DBHA_WAIT_STANDBY = 1, /* a standby that serves reads */
+	DBHA_WAIT_ANY = 2,     /* any node */
+	DBHA_WAIT_ALL = 3,     /* every node of the URL up */
+	DBHA_WAIT_PROBED = 4   /* every node probed once, whatever came out */
+} dbha_wait_for;
+
+/*
+ * dbha_wait: waits until the cluster is in a state.
+ * h: not NULL. what: a dbha_wait_for. timeout_ms: 0: call_timeout. err: may be NULL.
+ * Returns: DBHA_OK or an error code. Errors: NO_NODE (not in time, with the state of every node), SPLIT_BRAIN, FOREIGN,
+ *   CLOSED, USAGE. Threads: any. Blocking: up to timeout_ms. Ownership: nothing changes hands. Fork: usable in a child.
+ */
+DBHA_API int dbha_wait(dbha *h, dbha_wait_for what, int timeout_ms, dbha_error *err);
+
+/* Kinds of events: name, number, word, one sentence. */
+#define DBHA_EVENT_MAP(XX)                                                                                             \
+	XX(PRIMARY, 1, "primary", "a primary was found, or another node became it")                                        \
+	XX(NO_PRIMARY, 2, "no-primary", "the primary was lost and no other is known yet")                                  \
+	XX(NODE, 3, "node", "a node changed its state or role")                                                            \
+	XX(FENCED, 4, "fenced", "a primary of an older timeline was seen and shut out")                                    \
+	XX(FOREIGN, 5, "foreign", "a host answered for another cluster")                                                   \
+	XX(SPLIT_BRAIN, 6, "split-brain", "two primaries on one timeline")                                                 \
+	XX(HEALED, 7, "healed", "the split brain ended")                                                                   \
+	XX(RESTARTED, 8, "restarted", "a node restarted; its older connections were closed")
+
+typedef enum dbha_event_kind {
+#define DBHA_XX(name, number, word, text) DBHA_EVENT_##name = number,
+	DBHA_EVENT_MAP(DBHA_XX)
+#undef DBHA_XX
+} dbha_event_kind;
+
+/* Something that happened to the cluster. The caller sets `size`. */
+typedef struct dbha_event {
+	size_t size;
+	int32_t kind;       /* a dbha_event_kind */
+	int32_t node;       /* index of the node, or -1 */
+	uint32_t timeline;  /* the cluster's, after it */
+	int64_t unix_us;    /* wall clock, microseconds since 1970 */
+	int64_t monotonic_us; /* CLOCK_MONOTONIC, for durations */
+	char text[DBHA_WHY_MAX];
+} dbha_event;
+
+/*
+ * dbha_event_name: the word for a kind of event: "primary".
+ * kind: a number. Returns: a constant string, "?" for a number that means nothing. Errors: none. Threads: any.
+ * Blocking: no. Ownership: the library's. Fork: no effect.
+ */
+DBHA_API const char *dbha_event_name(int kind);
+
+/*
+ * dbha_next_event: takes the oldest event out of the handle's queue, which holds the newest 256.
+ * h: not NULL. event: not NULL, `size` set. Returns: 1 if there was one, 0 if not, -1 on error. Errors: USAGE, CLOSED.
+ * Threads: any; each event goes to one of the callers. Blocking: no. Ownership: the caller's memory. Fork: empty in a child.
+ */
+DBHA_API int dbha_next_event(dbha *h, dbha_event *event, dbha_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
