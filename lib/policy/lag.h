@@ -1,0 +1,37 @@
+/*
+ * lag: how far behind the primary a standby is, in seconds and in bytes.
+ *
+ * The primary's position is sampled over time; a standby's lag is how much older than the newest sample the newest one is
+ * that the standby has replayed. Unlike now() - pg_last_xact_replay_timestamp() this is 0 on an idle primary, and grows on
+ * a standby that is cut off. While there is no primary it stands still: nothing is known to have been missed.
+ */
+#ifndef DBHA_POLICY_LAG_H
+#define DBHA_POLICY_LAG_H
+
+#include <stdint.h>
+
+#define LAG_SAMPLES_MAX 256
+
+struct lag_sample {
+	int64_t at_us;
+	uint64_t lsn;
+};
+
+/* Samples in rising order of time and LSN. When full, every second one of the older half is dropped: the history gets
+ * coarser with age and reaches back for hours. */
+struct lag_history {
+	int n;
+	struct lag_sample samples[LAG_SAMPLES_MAX];
+};
+
+/*
+ * The primary was at `lsn` at `at_us`. After a failover the new primary may stand before samples of the old one: those are
+ * of a history that no longer exists and are dropped.
+ */
+void dbha__lag_sample(struct lag_history *history, int64_t at_us, uint64_t lsn);
+
+/* The lag of a standby that has replayed up to `lsn`; -1 where no sample is known. */
+int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn);
+int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn);
+
+#endif

@@ -1,0 +1,58 @@
+#include "retry.h"
+
+#include <string.h>
+#include <strings.h>
+
+bool dbha__retry_atomic(const char *sql)
+{
+	static const char *const words[] = {"select", "insert", "update", "delete", "merge", "with", "values", "table"};
+	sql += strspn(sql, " \t\r\n\f\v");
+	size_t length = strspn(sql, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789");
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+		if (strlen(words[i]) == length && strncasecmp(sql, words[i], length) == 0)
+			return true;
+	return false;
+}
+
+/* What the server did, in the light of what the statement is. */
+static enum effect effect_on(const struct verdict *verdict, const struct statement_facts *facts)
+{
+	if (facts->reads)
+		return EFFECT_NONE;
+	if (verdict->effect == EFFECT_ROLLED_BACK && !facts->atomic)
+		return EFFECT_UNKNOWN;
+	return verdict->effect;
+}
+
+static int code_of(enum attempt_end end, enum effect effect, const struct verdict *verdict)
+{
+	if (end == ATTEMPT_OK)
+		return DBHA_OK;
+	if (end == ATTEMPT_NO_CONNECTION)
+		return DBHA_ERR_NO_NODE;
+	if (end == ATTEMPT_TIMEOUT)
+		return DBHA_ERR_TIMEOUT;
+	if (end == ATTEMPT_ERROR && (verdict->keep || effect != EFFECT_UNKNOWN))
+		return DBHA_ERR_SERVER;
+	return effect == EFFECT_UNKNOWN ? DBHA_ERR_UNKNOWN : DBHA_ERR_LOST;
+}
+
+struct retry dbha__retry(enum attempt_end end, const struct verdict *verdict, const struct statement_facts *facts)
+{
+	enum effect effect = effect_on(verdict, facts);
+	struct retry retry = {.action = RETRY_REPORT, .code = code_of(end, effect, verdict)};
+	if (end == ATTEMPT_OK)
+		return retry;
+
+	bool harmless = effect != EFFECT_UNKNOWN || facts->repeatable;
+	/*
+	 * An ordinary error (a syntax error, a constraint) leaves no doubt for an atomic statement, and for a CALL the doubt
+	 * is the caller's own: the server answered and the session lives. It is not "unknown" in the sense of P3.
+	 */
+	bool answered_alive = end == ATTEMPT_ERROR && verdict->keep;
+	retry.outcome_unknown = effect == EFFECT_UNKNOWN && !answered_alive;
+	retry.retry_safe = verdict->again != AGAIN_NEVER ? harmless : effect != EFFECT_UNKNOWN;
+	if (verdict->again != AGAIN_NEVER && harmless)
+		retry.action = verdict->again == AGAIN_HERE ? RETRY_HERE : RETRY_ELSEWHERE;
+	return retry;
+}

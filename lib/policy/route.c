@@ -1,0 +1,195 @@
+#include "route.h"
+
+/* What a query comes down to, once the target has spoken for work that says nothing. */
+enum wanted {
+	WANT_PRIMARY,
+	WANT_PRIMARY_READ_WRITE, /* libpq's read-write: a primary whose sessions are not read-only by default */
+	WANT_STANDBY_FIRST,
+	WANT_STANDBY_ONLY,
+	WANT_READ_ONLY, /* libpq's read-only: a standby, or a primary whose sessions are read-only by default */
+	WANT_ANY,
+};
+
+static enum wanted wanted(const struct route_query *query)
+{
+	if (query->intent == DBHA_WRITE)
+		return WANT_PRIMARY;
+	if (query->intent == DBHA_READ)
+		return WANT_STANDBY_FIRST;
+	switch (query->target) {
+	case TARGET_ANY:
+		return WANT_ANY;
+	case TARGET_READ_WRITE:
+		return WANT_PRIMARY_READ_WRITE;
+	case TARGET_READ_ONLY:
+		return WANT_READ_ONLY;
+	case TARGET_STANDBY:
+		return WANT_STANDBY_ONLY;
+	case TARGET_PREFER_STANDBY:
+		return WANT_STANDBY_FIRST;
+	case TARGET_PRIMARY:
+		break;
+	}
+	return WANT_PRIMARY;
+}
+
+const char *dbha__route_wanted(const struct route_query *query)
+{
+	switch (wanted(query)) {
+	case WANT_PRIMARY:
+		return "a primary";
+	case WANT_PRIMARY_READ_WRITE:
+		return "a primary with read-write sessions";
+	case WANT_STANDBY_FIRST:
+		return "a standby or a primary";
+	case WANT_STANDBY_ONLY:
+		return "a standby";
+	case WANT_READ_ONLY:
+		return "a node with read-only sessions";
+	case WANT_ANY:
+		break;
+	}
+	return "any node";
+}
+
+static bool lags(const struct node_view *node, int max_lag_ms)
+{
+	return max_lag_ms > 0 && node->lag_ms > max_lag_ms;
+}
+
+static bool avoided(const struct route_query *query, int i)
+{
+	return query->avoid & (1u << i);
+}
+
+static bool serves_reads(const struct view *view, const struct route_query *query, int i)
+{
+	const struct node_view *node = &view->nodes[i];
+	return node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && !lags(node, query->max_lag_ms);
+}
+
+/*
+ * Two random choices, the one with fewer connections in use wins (Mitzenmacher, "The Power of Two Choices in Randomized
+ * Load Balancing", 2001): nearly as even as asking all, without the herd that runs to the one best node.
+ */
+static int better_of_two(const struct route_query *query, const int *candidates, int n)
+{
+	if (n == 0)
+		return -1;
+	int a = candidates[query->random % (uint64_t)n];
+	int b = candidates[(query->random >> 32) % (uint64_t)n];
+	if (query->in_use && query->in_use[b] < query->in_use[a])
+		return b;
+	return a;
+}
+
+/* A standby to read from: one that is up before one that is only suspected; -1 if there is none. */
+static int pick_standby(const struct view *view, const struct route_query *query)
+{
+	for (int pass = 0; pass < 2; pass++) {
+		int candidates[CONFIG_NODES_MAX];
+		int n = 0;
+		for (int i = 0; i < view->n_nodes; i++)
+			if (serves_reads(view, query, i) && !avoided(query, i) &&
+			    (pass == 1 || view->nodes[i].state == DBHA_STATE_UP))
+				candidates[n++] = i;
+		if (n > 0)
+			return better_of_two(query, candidates, n);
+	}
+	return -1;
+}
+
+/* In a split brain reads go on, on either primary: which one is right is not known, but both hold the past. */
+static int pick_primary(const struct view *view, const struct route_query *query, bool for_reads)
+{
+	if (!for_reads || !view->split_brain)
+		return view->primary;
+	for (int i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].role == DBHA_ROLE_PRIMARY && dbha__topology_usable(&view->nodes[i]) && !avoided(query, i))
+			return i;
+	return -1;
+}
+
+static int pick_read_only(const struct view *view, const struct route_query *query)
+{
+	int standby = pick_standby(view, query);
+	if (standby >= 0)
+		return standby;
+	return view->primary >= 0 && view->nodes[view->primary].read_only ? view->primary : -1;
+}
+
+static int pick_first(const struct view *view, const struct route_query *query)
+{
+	for (int i = 0; i < view->n_nodes; i++)
+		if (dbha__topology_usable(&view->nodes[i]) && !avoided(query, i))
+			return i;
+	return -1;
+}
+
+static int pick(const struct view *view, const struct route_query *query)
+{
+	int node;
+	switch (wanted(query)) {
+	case WANT_PRIMARY:
+		return view->primary;
+	case WANT_PRIMARY_READ_WRITE:
+		return view->primary >= 0 && !view->nodes[view->primary].read_only ? view->primary : -1;
+	case WANT_STANDBY_FIRST:
+		node = pick_standby(view, query);
+		return node >= 0 ? node : pick_primary(view, query, true);
+	case WANT_STANDBY_ONLY:
+		return pick_standby(view, query);
+	case WANT_READ_ONLY:
+		return pick_read_only(view, query);
+	case WANT_ANY:
+		break;
+	}
+	return pick_first(view, query);
+}
+
+static bool every_node_is(const struct view *view, enum dbha_state state)
+{
+	for (int i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].state != state)
+			return false;
+	return true;
+}
+
+static bool only_foreign_answer(const struct view *view)
+{
+	bool any = false;
+	for (int i = 0; i < view->n_nodes; i++) {
+		any = any || view->nodes[i].state == DBHA_STATE_FOREIGN;
+		if (dbha__topology_usable(&view->nodes[i]) && view->nodes[i].state != DBHA_STATE_FOREIGN)
+			return false;
+	}
+	return any;
+}
+
+struct route dbha__route(const struct view *view, const struct route_query *query)
+{
+	struct route route = {.end = ROUTE_WAIT, .node = -1};
+	enum wanted want = wanted(query);
+	bool may_write = want == WANT_PRIMARY || want == WANT_PRIMARY_READ_WRITE;
+	if (!view->settled)
+		return route;
+	route.node = pick(view, query);
+	if (route.node < 0 && query->avoid) {
+		/* Everything that fits has failed once in this call; after its pause it is tried again rather than nothing. */
+		struct route_query again = *query;
+		again.avoid = 0;
+		route.node = pick(view, &again);
+	}
+	if (route.node >= 0) {
+		route.end = ROUTE_NODE;
+		/* On a primary every connection may write: `any` has libpq's meaning, and a read there is protected by nothing. */
+		route.writes = view->nodes[route.node].role == DBHA_ROLE_PRIMARY;
+	} else if (view->split_brain && may_write) {
+		route.end = ROUTE_SPLIT_BRAIN;
+	} else if (only_foreign_answer(view)) {
+		route.end = ROUTE_FOREIGN;
+	} else if (every_node_is(view, DBHA_STATE_REFUSED)) {
+		route.end = ROUTE_REFUSED;
+	}
+	return route;
+}

@@ -1,0 +1,40 @@
+/*
+ * route: intent + view + load -> the node to use, or what stands in the way. Pure.
+ */
+#ifndef DBHA_POLICY_ROUTE_H
+#define DBHA_POLICY_ROUTE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "topology.h"
+
+enum route_end {
+	ROUTE_NODE,        /* use `node` */
+	ROUTE_WAIT,        /* nothing fits now: wait until the view changes */
+	ROUTE_SPLIT_BRAIN, /* two primaries on one timeline: refused, waiting could end in a guess */
+	ROUTE_FOREIGN,     /* every node that answers is of another cluster */
+	ROUTE_REFUSED,     /* every node refuses us (password, database): waiting does not help */
+};
+
+struct route_query {
+	enum dbha_intent intent;
+	enum target target; /* decides for DBHA_DEFAULT */
+	int max_lag_ms;     /* standbys further behind are left out; 0: no limit */
+	uint32_t avoid;     /* bit i: node i has just failed this call; used only if nothing else fits */
+	uint64_t random;    /* for the choice between standbys */
+	const int *in_use;  /* per node: connections in use now; may be NULL */
+};
+
+struct route {
+	enum route_end end;
+	int node;
+	bool writes; /* the connection must be one that may write */
+};
+
+struct route dbha__route(const struct view *view, const struct route_query *query);
+
+/* The words for what a query looks for: "a primary", "a standby". */
+const char *dbha__route_wanted(const struct route_query *query);
+
+#endif

@@ -1,0 +1,243 @@
+#include "topology.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void add_event(struct topology_events *events, enum dbha_event_kind kind, int node)
+{
+	if (events->n < TOPOLOGY_EVENTS_MAX)
+		events->list[events->n++] = (struct topology_event){kind, node};
+}
+
+void dbha__topology_init(struct view *view, int n_nodes)
+{
+	memset(view, 0, sizeof *view);
+	view->n_nodes = n_nodes;
+	view->primary = -1;
+	for (int i = 0; i < n_nodes; i++) {
+		struct node_view *node = &view->nodes[i];
+		node->latency_us = node->seen_us = node->lag_ms = node->lag_bytes = -1;
+		node->generation = 1;
+	}
+}
+
+bool dbha__topology_usable(const struct node_view *node)
+{
+	if (node->fenced || node->role == DBHA_ROLE_UNKNOWN)
+		return false;
+	/*
+	 * FULL and REFUSED concern new connections: a server that is full or has a new password still serves those that are
+	 * open, and leaving it for that would be a failover for nothing.
+	 */
+	return node->state == DBHA_STATE_UP || node->state == DBHA_STATE_SUSPECT || node->state == DBHA_STATE_FULL ||
+	       node->state == DBHA_STATE_REFUSED;
+}
+
+static void set_why(struct node_view *node, const char *why)
+{
+	snprintf(node->why, sizeof node->why, "%s", why ? why : "");
+}
+
+/* An answer: takes over what was seen; a restarted server starts a new generation. */
+static void take_answer(struct node_view *node, const struct observation *o, struct topology_events *events)
+{
+	if (node->started_us && o->started_us && node->started_us != o->started_us) {
+		node->generation++;
+		add_event(events, DBHA_EVENT_RESTARTED, o->node);
+	}
+	node->state = DBHA_STATE_UP;
+	node->role = o->in_recovery ? DBHA_ROLE_STANDBY : DBHA_ROLE_PRIMARY;
+	node->read_only = o->read_only;
+	node->timeline = o->timeline;
+	node->lsn = o->lsn;
+	node->system_identifier = o->system_identifier;
+	if (o->started_us)
+		node->started_us = o->started_us;
+	node->latency_us = o->latency_us;
+	node->seen_us = o->at_us;
+	node->failures = 0;
+	set_why(node, NULL);
+}
+
+static enum dbha_state state_after(const struct node_view *node, enum failure failure, int probe_failures)
+{
+	switch (failure) {
+	case FAILURE_SILENT:
+		return node->failures >= probe_failures ? DBHA_STATE_SILENT : DBHA_STATE_SUSPECT;
+	case FAILURE_LOST:
+		/* Only a hint; what was silent or down before is not better known now. */
+		return node->state == DBHA_STATE_UP ? DBHA_STATE_SUSPECT : node->state;
+	case FAILURE_STARTING:
+		return DBHA_STATE_STARTING;
+	case FAILURE_FULL:
+		return DBHA_STATE_FULL;
+	case FAILURE_REFUSED:
+		return DBHA_STATE_REFUSED;
+	case FAILURE_UNREACHABLE:
+	case FAILURE_NONE:
+		break;
+	}
+	return DBHA_STATE_DOWN;
+}
+
+static void take_failure(struct node_view *node, const struct observation *o, int probe_failures)
+{
+	node->failures++;
+	enum dbha_state was = node->state;
+	node->state = state_after(node, o->failure, probe_failures);
+	/* A node that never answered has nothing to be suspected of: its first silence is all that is known. */
+	if (node->state == DBHA_STATE_SUSPECT && node->role == DBHA_ROLE_UNKNOWN)
+		node->state = DBHA_STATE_SILENT;
+	/* Silence after a clear reason (refused, full) does not make the reason less true. */
+	if (o->failure == FAILURE_SILENT && node->state == DBHA_STATE_SUSPECT && was != DBHA_STATE_UP &&
+	    was != DBHA_STATE_UNKNOWN)
+		node->state = was;
+	set_why(node, o->why);
+}
+
+/* The system identifier that most answering nodes have; on a tie the one listed first; 0 if none can be read. */
+static uint64_t majority_identifier(const struct view *view)
+{
+	uint64_t best = 0;
+	int best_votes = 0;
+	for (int i = 0; i < view->n_nodes; i++) {
+		uint64_t candidate = view->nodes[i].system_identifier;
+		int votes = 0;
+		for (int k = 0; k < view->n_nodes; k++)
+			votes += candidate && view->nodes[k].system_identifier == candidate;
+		if (votes > best_votes) {
+			best = candidate;
+			best_votes = votes;
+		}
+	}
+	return best;
+}
+
+static bool is_foreign(const struct view *view, const struct node_view *node)
+{
+	return view->system_identifier && node->system_identifier && node->system_identifier != view->system_identifier;
+}
+
+static void settle(struct view *view)
+{
+	bool settled = true;
+	for (int i = 0; i < view->n_nodes; i++)
+		settled = settled && view->nodes[i].seen;
+	view->settled = view->settled || settled;
+	if (view->settled && !view->system_identifier)
+		view->system_identifier = majority_identifier(view);
+}
+
+static void judge_foreign(struct view *view, struct topology_events *events)
+{
+	for (int i = 0; i < view->n_nodes; i++) {
+		struct node_view *node = &view->nodes[i];
+		if (node->state != DBHA_STATE_UP || !is_foreign(view, node))
+			continue;
+		node->state = DBHA_STATE_FOREIGN;
+		snprintf(node->why, sizeof node->why,
+		         "system identifier %llu, but this cluster's is %llu: another cluster, or one that was rebuilt",
+		         (unsigned long long)node->system_identifier, (unsigned long long)view->system_identifier);
+		add_event(events, DBHA_EVENT_FOREIGN, i);
+	}
+}
+
+static void raise_timeline(struct view *view)
+{
+	/*
+	 * A standby counts too: its timeline exists because a primary was promoted to it. Before settling it is not known
+	 * whose timeline is whose.
+	 */
+	for (int i = 0; view->settled && i < view->n_nodes; i++) {
+		const struct node_view *node = &view->nodes[i];
+		if (node->state != DBHA_STATE_FOREIGN && !is_foreign(view, node) && node->timeline > view->timeline)
+			view->timeline = node->timeline;
+	}
+}
+
+/*
+ * A primary below the cluster's timeline is stale, whether it answers or not. The generation goes up once, so that every
+ * connection to it is shut down. A timeline that the role of the probe may not read (0) cannot be judged.
+ */
+static void judge_fence(struct view *view, struct topology_events *events)
+{
+	for (int i = 0; i < view->n_nodes; i++) {
+		struct node_view *node = &view->nodes[i];
+		bool stale = node->role == DBHA_ROLE_PRIMARY && node->timeline && node->timeline < view->timeline &&
+		             !is_foreign(view, node);
+		if (stale && !node->fenced) {
+			node->generation++;
+			add_event(events, DBHA_EVENT_FENCED, i);
+		}
+		node->fenced = stale;
+		if (stale && node->state == DBHA_STATE_UP) {
+			node->state = DBHA_STATE_FENCED;
+			snprintf(node->why, sizeof node->why,
+			         "a primary on timeline %u, but the cluster is on timeline %u: never written to; rejoin it with pg_rewind",
+			         (unsigned)node->timeline, (unsigned)view->timeline);
+		}
+	}
+}
+
+static void find_primary(struct view *view, struct topology_events *events)
+{
+	int found = -1;
+	int count = 0;
+	for (int i = 0; view->settled && i < view->n_nodes; i++) {
+		if (view->nodes[i].role == DBHA_ROLE_PRIMARY && dbha__topology_usable(&view->nodes[i])) {
+			found = i;
+			count++;
+		}
+	}
+	bool split = count > 1;
+	if (split != view->split_brain)
+		add_event(events, split ? DBHA_EVENT_SPLIT_BRAIN : DBHA_EVENT_HEALED, -1);
+	view->split_brain = split;
+
+	int primary = count == 1 ? found : -1;
+	if (primary == view->primary)
+		return;
+	if (primary >= 0)
+		add_event(events, DBHA_EVENT_PRIMARY, primary);
+	else if (!split)
+		add_event(events, DBHA_EVENT_NO_PRIMARY, view->primary);
+	view->primary = primary;
+}
+
+/* Whether a waiter could be routed differently by the new state of a node. */
+static bool routes_differently(const struct node_view *a, const struct node_view *b)
+{
+	return a->state != b->state || a->role != b->role || a->fenced != b->fenced || a->read_only != b->read_only ||
+	       a->generation != b->generation || a->timeline != b->timeline || a->seen != b->seen;
+}
+
+void dbha__topology_apply(struct view *view, const struct observation *o, int probe_failures,
+                          struct topology_events *events)
+{
+	if (o->node < 0 || o->node >= view->n_nodes)
+		return;
+	struct node_view *node = &view->nodes[o->node];
+	struct node_view before = *node;
+	bool was_settled = view->settled;
+	bool was_split = view->split_brain;
+	uint32_t old_timeline = view->timeline;
+	int old_primary = view->primary;
+
+	node->seen = true;
+	if (o->failure == FAILURE_NONE)
+		take_answer(node, o, events);
+	else
+		take_failure(node, o, probe_failures);
+
+	settle(view);
+	judge_foreign(view, events);
+	raise_timeline(view);
+	judge_fence(view, events);
+	find_primary(view, events);
+
+	if (before.state != node->state || before.role != node->role)
+		add_event(events, DBHA_EVENT_NODE, o->node);
+	if (routes_differently(&before, node) || was_settled != view->settled || was_split != view->split_brain ||
+	    old_timeline != view->timeline || old_primary != view->primary)
+		view->version++;
+}

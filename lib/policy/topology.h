@@ -1,0 +1,104 @@
+/*
+ * topology: what is known of the cluster, and how an observation changes it.
+ *
+ * apply(view, observation) -> new view and events. Pure: no clock, no I/O, no memory of its own. All of P1 is decided
+ * here: the highest timeline ever seen on the cluster is kept, a primary below it is fenced, two primaries on it are a
+ * split brain, a server with another system identifier is foreign.
+ *
+ * Settling: until every node has answered or failed once, nothing is routed. A process that starts while a stale primary
+ * is listed first must not write to it just because it answered first; and which cluster is ours, where the hosts disagree,
+ * is told by the majority of those that answered (the first listed on a tie).
+ */
+#ifndef DBHA_POLICY_TOPOLOGY_H
+#define DBHA_POLICY_TOPOLOGY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "dbha.h"
+
+#define TOPOLOGY_EVENTS_MAX (2 * CONFIG_NODES_MAX + 4)
+
+/* Why a node did not answer. */
+enum failure {
+	FAILURE_NONE = 0,
+	FAILURE_SILENT,      /* a deadline passed: it may be slow, stopped or cut off */
+	FAILURE_LOST,        /* an open connection ended: its own re-connect will tell */
+	FAILURE_UNREACHABLE, /* connection refused, no route, no such socket, no address */
+	FAILURE_STARTING,    /* 57P03 */
+	FAILURE_FULL,        /* 53300 */
+	FAILURE_REFUSED,     /* 28xxx, 3D000 and the like: it is alive and does not want us */
+};
+
+/* What one probe of one node found, or why it found nothing. */
+struct observation {
+	int node;
+	int64_t at_us; /* monotonic, when it ended */
+	enum failure failure;
+	const char *why; /* of a failure, for people; borrowed; may be NULL */
+	/* The rest is of an answer. What the role of the probe may not read is 0. */
+	bool in_recovery;
+	bool read_only; /* default_transaction_read_only is on */
+	uint64_t system_identifier;
+	uint32_t timeline;
+	uint64_t lsn;
+	int64_t started_us; /* pg_postmaster_start_time(), unix us */
+	int64_t latency_us;
+};
+
+/* One node as last seen. */
+struct node_view {
+	enum dbha_state state;
+	enum dbha_role role; /* as last seen, kept while the node is silent or down */
+	bool seen;           /* answered or failed at least once */
+	bool fenced;         /* its last role was a primary below the cluster's timeline */
+	bool read_only;
+	uint32_t timeline;
+	uint64_t lsn;
+	uint64_t system_identifier;
+	int64_t started_us;
+	int64_t latency_us; /* -1: never answered */
+	int64_t seen_us;    /* monotonic, of the last answer; -1: never */
+	int64_t lag_ms;     /* -1: not known */
+	int64_t lag_bytes;  /* -1: not known */
+	int failures;       /* in a row */
+	uint64_t generation; /* connections of an older one are closed; goes up at a restart and at fencing */
+	char why[DBHA_WHY_MAX];
+};
+
+struct view {
+	uint64_t version;           /* goes up when routing may come out differently */
+	bool settled;               /* every node has been seen */
+	uint64_t system_identifier; /* of the cluster; 0 until settled or not readable */
+	uint32_t timeline;          /* the highest one seen */
+	int primary;                /* index, or -1 */
+	bool split_brain;
+	int n_nodes;
+	struct node_view nodes[CONFIG_NODES_MAX];
+};
+
+struct topology_event {
+	enum dbha_event_kind kind;
+	int node; /* or -1 */
+};
+
+struct topology_events {
+	int n;
+	struct topology_event list[TOPOLOGY_EVENTS_MAX];
+};
+
+/* A view of n nodes of which nothing is known. */
+void dbha__topology_init(struct view *view, int n_nodes);
+
+/*
+ * Applies `observation` to `view` in place and appends what happened to `events`. probe_failures: how many silences in a
+ * row make a node SILENT.
+ */
+void dbha__topology_apply(struct view *view, const struct observation *observation, int probe_failures,
+                          struct topology_events *events);
+
+/* The node can be given work of some kind: it answers, its role is known, and it is neither fenced nor foreign. */
+bool dbha__topology_usable(const struct node_view *node);
+
+#endif
