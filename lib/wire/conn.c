@@ -1,0 +1,214 @@
+#include "conn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "stmtcache.h"
+
+/* A library prints nothing: libpq's default would write notices to stderr. */
+static void drop_notice(void *arg, const PGresult *result)
+{
+	(void)arg;
+	(void)result;
+}
+
+/* Keywords and values for PQconnectStartParams: the user's, then this one host. The caller frees both arrays. */
+static bool make_params(const struct config *config, const struct config_node *node, const char *address,
+                        const char ***keywords, const char ***values)
+{
+	size_t n = (size_t)config->n_pairs + 6;
+	const char **keys = calloc(n, sizeof *keys);
+	const char **vals = calloc(n, sizeof *vals);
+	*keywords = keys;
+	*values = vals;
+	if (!keys || !vals)
+		return false;
+	int at = 0;
+	for (; at < config->n_pairs; at++) {
+		keys[at] = config->pairs[at].keyword;
+		vals[at] = config->pairs[at].value;
+	}
+	const char *const own[][2] = {
+	    {"host", node->host},
+	    {"hostaddr", address ? address : node->hostaddr},
+	    {"port", node->port},
+	    /* The role is judged by the topology. libpq's own check would cost a query and hide what it found. */
+	    {"target_session_attrs", "any"},
+	};
+	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
+		keys[at] = own[i][0];
+		/* An empty value keeps PGHOST and the like from filling the gap: the host has been chosen. */
+		vals[at++] = own[i][1] ? own[i][1] : "";
+	}
+	return true;
+}
+
+struct conn *dbha__conn_start(const struct config *config, const struct config_node *node, const char *address,
+                              int statements)
+{
+	const char **keywords = NULL;
+	const char **values = NULL;
+	struct conn *conn = calloc(1, sizeof *conn);
+	if (!conn)
+		return NULL;
+	conn->guard_fd = -1;
+	if (statements > 0)
+		conn->statements = dbha__stmtcache_new(statements);
+	if ((statements == 0 || conn->statements) && make_params(config, node, address, &keywords, &values))
+		conn->pg = PQconnectStartParams(keywords, values, 0);
+	free(keywords);
+	free(values);
+	if (!conn->pg) {
+		dbha__conn_close(conn);
+		return NULL;
+	}
+	PQsetNoticeReceiver(conn->pg, drop_notice, NULL);
+	/* libpq keeps the SQLSTATE of a refused connection to itself; the verbose form of its message has it. */
+	PQsetErrorVerbosity(conn->pg, PQERRORS_VERBOSE);
+	return conn;
+}
+
+static bool finish_connecting(struct conn *conn)
+{
+	conn->guard_fd = fcntl(PQsocket(conn->pg), F_DUPFD_CLOEXEC, 0);
+	if (conn->guard_fd < 0)
+		return false;
+	PQsetErrorVerbosity(conn->pg, PQERRORS_DEFAULT);
+	conn->reported_recovery = PQparameterStatus(conn->pg, "in_hot_standby") != NULL;
+	return PQsetnonblocking(conn->pg, 1) == 0;
+}
+
+enum conn_poll dbha__conn_poll(struct conn *conn)
+{
+	if (PQstatus(conn->pg) == CONNECTION_BAD)
+		return CONN_FAILED;
+	switch (PQconnectPoll(conn->pg)) {
+	case PGRES_POLLING_READING:
+		return CONN_WANT_READ;
+	case PGRES_POLLING_WRITING:
+		return CONN_WANT_WRITE;
+	case PGRES_POLLING_OK:
+		return finish_connecting(conn) ? CONN_READY : CONN_FAILED;
+	default:
+		return CONN_FAILED;
+	}
+}
+
+static bool is_sqlstate(const char *text)
+{
+	return strspn(text, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && text[5] == ':';
+}
+
+/* In "FATAL:  53300: sorry, too many clients already" the code stands after a colon and two blanks. NULL if there is none. */
+static const char *find_sqlstate(const char *message)
+{
+	for (const char *at = strstr(message, ":  "); at; at = strstr(at + 3, ":  "))
+		if (is_sqlstate(at + 3))
+			return at + 3;
+	return NULL;
+}
+
+static void copy_line(char *why, size_t size, const char *message)
+{
+	size_t length = strcspn(message, "\r\n");
+	if (length >= size)
+		length = size - 1;
+	memcpy(why, message, length);
+	why[length] = '\0';
+}
+
+static enum failure failure_of_sqlstate(const char *state)
+{
+	if (strncmp(state, "57P", 3) == 0)
+		return FAILURE_STARTING; /* starting up, shutting down, recovering */
+	if (strncmp(state, "53300", 5) == 0)
+		return FAILURE_FULL;
+	if (strncmp(state, "08", 2) == 0)
+		return FAILURE_UNREACHABLE; /* a pooler that cannot reach its server */
+	return FAILURE_REFUSED;
+}
+
+enum failure dbha__conn_failure(const struct conn *conn, char *why, size_t size)
+{
+	const char *message = PQerrorMessage(conn->pg);
+	const char *state = find_sqlstate(message);
+	copy_line(why, size, *message ? message : "out of file descriptors, or out of memory");
+	if (state)
+		return failure_of_sqlstate(state);
+	return PQconnectionNeedsPassword(conn->pg) ? FAILURE_REFUSED : FAILURE_UNREACHABLE;
+}
+
+int dbha__conn_fd(const struct conn *conn)
+{
+	return PQsocket(conn->pg);
+}
+
+bool dbha__conn_is_dead(struct conn *conn)
+{
+	char byte;
+	ssize_t n = recv(conn->guard_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (n < 0)
+		return errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR;
+	if (n == 0)
+		return true;
+	/*
+	 * Something was said while nobody asked: a notice, a changed parameter (fine), or the FATAL message of a server that
+	 * closes this session. libpq takes it in; if the end of the stream is behind it, the second look sees that.
+	 */
+	if (!PQconsumeInput(conn->pg) || PQstatus(conn->pg) == CONNECTION_BAD)
+		return true;
+	return recv(conn->guard_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+enum conn_state dbha__conn_state(const struct conn *conn)
+{
+	if (PQstatus(conn->pg) != CONNECTION_OK || PQpipelineStatus(conn->pg) != PQ_PIPELINE_OFF)
+		return CONN_UNUSABLE;
+	switch (PQtransactionStatus(conn->pg)) {
+	case PQTRANS_IDLE:
+		return CONN_IDLE;
+	case PQTRANS_INTRANS:
+	case PQTRANS_INERROR:
+		return CONN_IN_TRANSACTION;
+	default:
+		return CONN_UNUSABLE;
+	}
+}
+
+void dbha__conn_set_blocking(struct conn *conn, bool blocking)
+{
+	PQsetnonblocking(conn->pg, !blocking);
+}
+
+void dbha__conn_cut(struct conn *conn)
+{
+	if (conn->guard_fd >= 0)
+		shutdown(conn->guard_fd, SHUT_RDWR);
+}
+
+void dbha__conn_close(struct conn *conn)
+{
+	if (!conn)
+		return;
+	/* The good-bye is written without waiting: libpq's socket never blocks, and the mode is still non-blocking. */
+	if (conn->pg)
+		PQfinish(conn->pg);
+	if (conn->guard_fd >= 0)
+		close(conn->guard_fd);
+	dbha__stmtcache_free(conn->statements);
+	free(conn);
+}
+
+void dbha__conn_abandon(struct conn *conn, int dev_null)
+{
+	int fd = PQsocket(conn->pg);
+	if (fd >= 0)
+		dup2(dev_null, fd);
+	if (conn->guard_fd >= 0)
+		dup2(dev_null, conn->guard_fd);
+}

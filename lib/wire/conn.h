@@ -1,0 +1,92 @@
+/*
+ * conn: one connection to one node. Connects without blocking, is cut, checked, and closed (also after fork).
+ *
+ * Never a lock: a conn belongs to one thread at a time. The one exception is dbha__conn_cut, see there.
+ */
+#ifndef DBHA_WIRE_CONN_H
+#define DBHA_WIRE_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <libpq-fe.h>
+
+#include "config.h"
+#include "topology.h"
+
+struct stmtcache;
+
+struct conn {
+	PGconn *pg;
+	struct stmtcache *statements; /* NULL: nothing is prepared */
+	/*
+	 * A duplicate of libpq's descriptor. libpq closes its own when a connection breaks, and the number may be used again by
+	 * another thread at once; what a second thread shuts down must be this one, which only dbha__conn_close closes.
+	 */
+	int guard_fd;
+	bool reported_recovery; /* the server itself reports in_hot_standby: it is PostgreSQL 14+ with nothing in between */
+	bool read_only_set;     /* we have set default_transaction_read_only for this session */
+	bool basic_identity;    /* the role may not read everything the identity query asks for */
+	enum {
+		IDENTITY_ASKED,
+		IDENTITY_READ,
+		IDENTITY_REFUSED,
+	} identity; /* how far the answer to the identity query has come */
+};
+
+enum conn_poll {
+	CONN_WANT_READ,
+	CONN_WANT_WRITE,
+	CONN_READY,
+	CONN_FAILED,
+};
+
+/*
+ * Begins to connect to `node` of `config`, at `address` (numeric, or NULL where no name has to be resolved). Returns NULL
+ * only when out of memory; any other failure comes out of the first poll. Does not block: names are resolved by the
+ * caller, and only this one address is tried. statements: how many to keep prepared, 0: none.
+ */
+struct conn *dbha__conn_start(const struct config *config, const struct config_node *node, const char *address,
+                              int statements);
+
+/* Goes on connecting; call it when the socket is ready for what the last call wanted, the first time for writing. */
+enum conn_poll dbha__conn_poll(struct conn *conn);
+
+/* Why the connection failed or was lost, as a kind and as one line for people; never a password. */
+enum failure dbha__conn_failure(const struct conn *conn, char *why, size_t size);
+
+/* libpq's socket, or -1. */
+int dbha__conn_fd(const struct conn *conn);
+
+/* Whether the other side has closed an idle connection. No round trip; one system call. */
+bool dbha__conn_is_dead(struct conn *conn);
+
+/* The state a connection comes back in. */
+enum conn_state {
+	CONN_IDLE,           /* good for the next one */
+	CONN_IN_TRANSACTION, /* alive, a transaction is open or failed */
+	CONN_UNUSABLE,       /* broken, or a query is still running */
+};
+
+enum conn_state dbha__conn_state(const struct conn *conn);
+
+/* For a lease: libpq's blocking mode as applications expect it. And back. */
+void dbha__conn_set_blocking(struct conn *conn, bool blocking);
+
+/*
+ * Shuts the socket down at once, so that whoever waits on it wakes up with an error. Any thread, while the caller makes
+ * sure that dbha__conn_close does not run. A system call that does not block.
+ */
+void dbha__conn_cut(struct conn *conn);
+
+/* Says good-bye and frees. Does not block. NULL is allowed. */
+void dbha__conn_close(struct conn *conn);
+
+/*
+ * In a forked child: puts /dev/null in the place of the parent's socket, so that not a byte can reach the server. Only
+ * async-signal-safe calls. Afterwards dbha__conn_close is harmless.
+ */
+void dbha__conn_abandon(struct conn *conn, int dev_null);
+
+#endif

@@ -1,0 +1,291 @@
+#include "exec.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "stmtcache.h"
+
+enum waited {
+	WAITED_READY,
+	WAITED_BROKEN,
+	WAITED_TIMEOUT,
+};
+
+static enum waited wait_socket(struct conn *conn, short events, int64_t deadline)
+{
+	struct pollfd item = {.fd = PQsocket(conn->pg), .events = events};
+	if (item.fd < 0)
+		return WAITED_BROKEN;
+	for (;;) {
+		int64_t now = dbha__clock_now();
+		if (now >= deadline)
+			return WAITED_TIMEOUT;
+		int n = poll(&item, 1, dbha__clock_poll_ms(now, deadline));
+		if (n > 0)
+			return WAITED_READY;
+		if (n < 0 && errno != EINTR)
+			return WAITED_BROKEN;
+	}
+}
+
+/* Gets everything out. The server may be talking instead of listening, so that what it says is taken in meanwhile. */
+static enum waited flush(struct conn *conn, int64_t deadline)
+{
+	int rc;
+	while ((rc = PQflush(conn->pg)) > 0) {
+		enum waited waited = wait_socket(conn, POLLIN | POLLOUT, deadline);
+		if (waited != WAITED_READY)
+			return waited;
+		if (!PQconsumeInput(conn->pg))
+			return WAITED_BROKEN;
+	}
+	return rc < 0 ? WAITED_BROKEN : WAITED_READY;
+}
+
+static enum waited wait_result(struct conn *conn, int64_t deadline)
+{
+	while (PQisBusy(conn->pg)) {
+		enum waited waited = wait_socket(conn, POLLIN, deadline);
+		if (waited != WAITED_READY)
+			return waited;
+		/* On failure PQgetResult has a last result to give, which says why. */
+		if (!PQconsumeInput(conn->pg))
+			return WAITED_READY;
+	}
+	return WAITED_READY;
+}
+
+static void copy_line(char *to, size_t size, const char *text)
+{
+	size_t length = strcspn(text, "\r\n");
+	if (length >= size)
+		length = size - 1;
+	memcpy(to, text, length);
+	to[length] = '\0';
+}
+
+static bool is_copy(const PGresult *result)
+{
+	ExecStatusType status = PQresultStatus(result);
+	return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
+}
+
+static void describe_error(struct attempt *attempt, const PGresult *result)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+	copy_line(attempt->sqlstate, sizeof attempt->sqlstate, state ? state : "");
+	copy_line(attempt->message, sizeof attempt->message, message ? message : PQresultErrorMessage(result));
+}
+
+/*
+ * COPY needs a conversation that one call cannot hold. The protocol has no way back but to end it, and the connection goes
+ * with it; nothing has been done.
+ */
+static void refuse_copy(struct conn *conn, struct attempt *attempt, PGresult *result)
+{
+	PQclear(result);
+	dbha__conn_cut(conn);
+	attempt->end = ATTEMPT_ERROR;
+	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "0A000");
+	snprintf(attempt->message, sizeof attempt->message, "COPY needs a connection of its own: use dbha_acquire");
+}
+
+/*
+ * One result more. The first error stays: behind a server's FATAL message libpq adds one of its own, without a SQLSTATE,
+ * when the connection ends. An error that comes after a good result is of the commit, and takes its place.
+ */
+static void take_result(struct attempt *attempt, PGresult *result)
+{
+	bool failed = PQresultStatus(result) == PGRES_FATAL_ERROR || PQresultStatus(result) == PGRES_BAD_RESPONSE;
+	bool had_error = attempt->end == ATTEMPT_ERROR;
+	if (had_error || (!failed && attempt->result)) {
+		PQclear(result);
+		return;
+	}
+	PQclear(attempt->result);
+	attempt->result = result;
+	if (failed) {
+		attempt->end = ATTEMPT_ERROR;
+		describe_error(attempt, result);
+	} else {
+		attempt->answered = true;
+	}
+}
+
+static void lost(struct conn *conn, struct attempt *attempt)
+{
+	PQclear(attempt->result);
+	attempt->result = NULL;
+	attempt->end = ATTEMPT_LOST;
+	if (!attempt->message[0])
+		copy_line(attempt->message, sizeof attempt->message, PQerrorMessage(conn->pg));
+}
+
+/* A connection that broke without a word from the server is a lost one; with a word, the word counts. */
+static void judge_end(struct conn *conn, struct attempt *attempt)
+{
+	bool nameless = attempt->end == ATTEMPT_ERROR && !attempt->sqlstate[0];
+	bool broken = PQstatus(conn->pg) != CONNECTION_OK;
+	if (nameless || (broken && attempt->end == ATTEMPT_OK) || (attempt->end == ATTEMPT_OK && !attempt->result))
+		lost(conn, attempt);
+}
+
+static void timed_out(struct attempt *attempt)
+{
+	PQclear(attempt->result);
+	attempt->result = NULL;
+	attempt->end = ATTEMPT_TIMEOUT;
+	snprintf(attempt->message, sizeof attempt->message, "no answer before the deadline of the call");
+}
+
+static void collect(struct conn *conn, int64_t deadline, struct attempt *attempt)
+{
+	enum waited waited = flush(conn, deadline);
+	while (waited == WAITED_READY) {
+		waited = wait_result(conn, deadline);
+		if (waited != WAITED_READY)
+			break;
+		PGresult *result = PQgetResult(conn->pg);
+		if (!result) {
+			judge_end(conn, attempt);
+			return;
+		}
+		if (is_copy(result)) {
+			refuse_copy(conn, attempt, result);
+			return;
+		}
+		take_result(attempt, result);
+	}
+	if (waited == WAITED_TIMEOUT)
+		timed_out(attempt);
+	else
+		lost(conn, attempt);
+}
+
+static void begin_attempt(struct attempt *attempt)
+{
+	attempt->end = ATTEMPT_OK;
+	attempt->result = NULL;
+	attempt->answered = false;
+	attempt->sqlstate[0] = '\0';
+	attempt->message[0] = '\0';
+}
+
+/*
+ * libpq refused to send, and nothing has left. A connection that was dead before is one thing; on a live one it is the
+ * arguments that libpq does not accept, or memory that it did not get, and another connection would not help.
+ */
+static void not_sent(struct conn *conn, struct attempt *attempt)
+{
+	bool dead = PQstatus(conn->pg) != CONNECTION_OK;
+	attempt->end = dead ? ATTEMPT_NOT_SENT : ATTEMPT_ERROR;
+	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "%s", dead ? "" : "22023");
+	copy_line(attempt->message, sizeof attempt->message, PQerrorMessage(conn->pg));
+}
+
+static void run_unnamed(struct conn *conn, const dbha_request *rq, int64_t deadline, struct attempt *attempt)
+{
+	begin_attempt(attempt);
+	if (PQsendQueryParams(conn->pg, rq->sql, rq->n_params, rq->types, rq->values, rq->lengths, rq->formats,
+	                      rq->result_format))
+		collect(conn, deadline, attempt);
+	else
+		not_sent(conn, attempt);
+}
+
+static void run_prepared(struct conn *conn, const dbha_request *rq, const char *name, int64_t deadline,
+                         struct attempt *attempt)
+{
+	begin_attempt(attempt);
+	if (PQsendQueryPrepared(conn->pg, name, rq->n_params, rq->values, rq->lengths, rq->formats, rq->result_format))
+		collect(conn, deadline, attempt);
+	else
+		not_sent(conn, attempt);
+}
+
+/* True: the statement is prepared. False: `attempt` says why; the statement itself has not been sent. */
+static bool prepare(struct conn *conn, const dbha_request *rq, const char *name, int64_t deadline,
+                    struct attempt *attempt)
+{
+	begin_attempt(attempt);
+	if (PQsendPrepare(conn->pg, name, rq->sql, rq->n_params, rq->types))
+		collect(conn, deadline, attempt);
+	else
+		not_sent(conn, attempt);
+	if (attempt->end == ATTEMPT_OK) {
+		PQclear(attempt->result);
+		attempt->result = NULL;
+		dbha__stmtcache_prepared(conn->statements, name);
+		return true;
+	}
+	dbha__stmtcache_refused(conn->statements, name);
+	/* Whatever became of the Prepare, the statement was never executed. */
+	if (attempt->end == ATTEMPT_LOST || attempt->end == ATTEMPT_TIMEOUT)
+		attempt->end = ATTEMPT_NOT_SENT;
+	return false;
+}
+
+bool dbha__exec_command(struct conn *conn, const char *sql, int64_t deadline)
+{
+	struct attempt attempt;
+	begin_attempt(&attempt);
+	if (PQsendQuery(conn->pg, sql))
+		collect(conn, deadline, &attempt);
+	else
+		not_sent(conn, &attempt);
+	PQclear(attempt.result);
+	return attempt.end == ATTEMPT_OK;
+}
+
+static void deallocate(struct conn *conn, const char *name, int64_t deadline)
+{
+	char sql[48];
+	snprintf(sql, sizeof sql, "DEALLOCATE %s", name);
+	dbha__exec_command(conn, sql, deadline);
+}
+
+/*
+ * Two errors of a prepared statement are about the preparation, and say that nothing was executed: the server no longer
+ * has it (26000), or its result changed shape with a table ("cached plan must not change result type", which has only the
+ * general code 0A000; the name of the function that raised it is not translated, unlike the text).
+ */
+static bool must_prepare_anew(const struct attempt *attempt)
+{
+	if (attempt->end != ATTEMPT_ERROR)
+		return false;
+	if (strcmp(attempt->sqlstate, "26000") == 0)
+		return true;
+	const char *function = PQresultErrorField(attempt->result, PG_DIAG_SOURCE_FUNCTION);
+	return strcmp(attempt->sqlstate, "0A000") == 0 && function && strcmp(function, "RevalidateCachedQuery") == 0;
+}
+
+void dbha__exec(struct conn *conn, const dbha_request *rq, int64_t deadline, struct attempt *attempt)
+{
+	if (!conn->statements || (rq->flags & DBHA_UNPREPARED)) {
+		run_unnamed(conn, rq, deadline, attempt);
+		return;
+	}
+	struct stmt stmt;
+	dbha__stmtcache_use(conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
+	if (stmt.evicted[0])
+		deallocate(conn, stmt.evicted, deadline);
+	if (stmt.advice == STMT_ONCE) {
+		run_unnamed(conn, rq, deadline, attempt);
+		return;
+	}
+	if (stmt.advice == STMT_PREPARE && !prepare(conn, rq, stmt.name, deadline, attempt))
+		return;
+	run_prepared(conn, rq, stmt.name, deadline, attempt);
+	if (!must_prepare_anew(attempt))
+		return;
+	PQclear(attempt->result);
+	char name[sizeof stmt.evicted];
+	snprintf(name, sizeof name, "%s", stmt.name);
+	dbha__stmtcache_refused(conn->statements, stmt.name);
+	deallocate(conn, name, deadline);
+	run_unnamed(conn, rq, deadline, attempt);
+}

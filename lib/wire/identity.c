@@ -1,0 +1,131 @@
+#include "identity.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * The timeline of a primary is the first 8 hex digits of its current WAL file's name: right after a promotion
+ * pg_control_checkpoint() still has the old one. pg_walfile_name() fails on a standby, whose timeline is in
+ * pg_control_recovery(). A promotion may come between two columns: where the WAL file has a name, it is a primary.
+ */
+#define BASIC_COLUMNS                                                                                                  \
+	"pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only'), "                    \
+	"(EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint"
+#define FULL_COLUMNS                                                                                                   \
+	", CASE WHEN NOT pg_catalog.pg_is_in_recovery() "                                                                  \
+	"THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END"                                             \
+	", CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() "                             \
+	"ELSE pg_catalog.pg_current_wal_lsn() END"                                                                         \
+	", (SELECT system_identifier FROM pg_catalog.pg_control_system())"                                                 \
+	", (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())"
+#define MAKE_READER "; SET default_transaction_read_only = on"
+
+enum column {
+	COL_IN_RECOVERY,
+	COL_READ_ONLY,
+	COL_STARTED,
+	COL_WALFILE,
+	COL_LSN,
+	COL_SYSTEM_IDENTIFIER,
+	COL_RECOVERY_TIMELINE,
+};
+
+static const char *question(bool basic, bool make_reader)
+{
+	if (basic)
+		return make_reader ? "SELECT " BASIC_COLUMNS MAKE_READER : "SELECT " BASIC_COLUMNS;
+	return make_reader ? "SELECT " BASIC_COLUMNS FULL_COLUMNS MAKE_READER : "SELECT " BASIC_COLUMNS FULL_COLUMNS;
+}
+
+bool dbha__identity_ask(struct conn *conn, bool make_reader)
+{
+	const char *recovery = PQparameterStatus(conn->pg, "in_hot_standby");
+	conn->read_only_set = make_reader && recovery && strcmp(recovery, "on") == 0;
+	conn->identity = IDENTITY_ASKED;
+	return PQsendQuery(conn->pg, question(conn->basic_identity, conn->read_only_set));
+}
+
+static const char *text_of(const PGresult *result, enum column column)
+{
+	int i = (int)column;
+	if (i >= PQnfields(result) || PQgetisnull(result, 0, i))
+		return NULL;
+	return PQgetvalue(result, 0, i);
+}
+
+static uint64_t number_of(const PGresult *result, enum column column)
+{
+	const char *text = text_of(result, column);
+	return text ? strtoull(text, NULL, 10) : 0;
+}
+
+/* "16/B374D848" */
+static uint64_t lsn_of(const char *text)
+{
+	unsigned high, low;
+	if (!text || sscanf(text, "%X/%X", &high, &low) != 2)
+		return 0;
+	return ((uint64_t)high << 32) | low;
+}
+
+static uint32_t timeline_of(const char *walfile)
+{
+	unsigned timeline;
+	return sscanf(walfile, "%8X", &timeline) == 1 ? timeline : 0;
+}
+
+static void read_row(const PGresult *result, struct observation *observation)
+{
+	const char *walfile = text_of(result, COL_WALFILE);
+	observation->in_recovery = !walfile && strcmp(PQgetvalue(result, 0, COL_IN_RECOVERY), "t") == 0;
+	observation->read_only = strcmp(PQgetvalue(result, 0, COL_READ_ONLY), "on") == 0;
+	observation->started_us = (int64_t)number_of(result, COL_STARTED);
+	observation->system_identifier = number_of(result, COL_SYSTEM_IDENTIFIER);
+	observation->lsn = lsn_of(text_of(result, COL_LSN));
+	observation->timeline = walfile ? timeline_of(walfile) : (uint32_t)number_of(result, COL_RECOVERY_TIMELINE);
+}
+
+/* insufficient_privilege, undefined_function: a role that may not look, or a server before PostgreSQL 10. */
+static bool may_not_read(const PGresult *result)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	return state && (strcmp(state, "42501") == 0 || strcmp(state, "42883") == 0);
+}
+
+static void take_result(struct conn *conn, const PGresult *result, struct observation *observation)
+{
+	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1) {
+		read_row(result, observation);
+		conn->identity = IDENTITY_READ;
+	} else if (PQresultStatus(result) == PGRES_FATAL_ERROR && !conn->basic_identity && may_not_read(result)) {
+		conn->identity = IDENTITY_REFUSED;
+	}
+}
+
+static enum conn_poll end_of_answer(struct conn *conn)
+{
+	if (conn->identity == IDENTITY_READ && PQstatus(conn->pg) == CONNECTION_OK)
+		return CONN_READY;
+	if (conn->identity != IDENTITY_REFUSED)
+		return CONN_FAILED;
+	conn->basic_identity = true;
+	return dbha__identity_ask(conn, conn->read_only_set) ? CONN_WANT_READ : CONN_FAILED;
+}
+
+enum conn_poll dbha__identity_answer(struct conn *conn, struct observation *observation)
+{
+	if (!PQconsumeInput(conn->pg))
+		return CONN_FAILED;
+	int flush = PQflush(conn->pg);
+	if (flush != 0)
+		return flush > 0 ? CONN_WANT_WRITE : CONN_FAILED;
+	while (!PQisBusy(conn->pg)) {
+		PGresult *result = PQgetResult(conn->pg);
+		if (!result)
+			return end_of_answer(conn);
+		take_result(conn, result, observation);
+		PQclear(result);
+	}
+	return CONN_WANT_READ;
+}
