@@ -1,0 +1,223 @@
+#include "connector.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backoff.h"
+#include "clock.h"
+
+#define MAINTAIN_US ((int64_t)1000000)
+
+void dbha__connector_init(struct connector *connector, struct monitor *monitor, dbha *handle, int64_t now)
+{
+	memset(connector, 0, sizeof *connector);
+	connector->world = monitor->world;
+	connector->monitor = monitor;
+	connector->handle = handle;
+	connector->maintain_us = now + MAINTAIN_US;
+	connector->rng.state = dbha__rng_entropy(connector);
+}
+
+static void free_attempt(struct connect_attempt *attempt)
+{
+	dbha__dial_drop(&attempt->dial);
+	dbha__pool_dispose(attempt->slot);
+	free(attempt);
+}
+
+void dbha__connector_fini(struct connector *connector)
+{
+	while (connector->attempts) {
+		struct connect_attempt *attempt = connector->attempts;
+		connector->attempts = attempt->next;
+		dbha__pool_connect_failed(&connector->world.pools[attempt->node], "the handle is closed", dbha__clock_now());
+		free_attempt(attempt);
+	}
+	connector->n_attempts = 0;
+}
+
+/* ---- beginning -------------------------------------------------------------------------------------------- */
+
+static struct connect_attempt *new_attempt(int node)
+{
+	struct connect_attempt *attempt = calloc(1, sizeof *attempt);
+	if (!attempt)
+		return NULL;
+	attempt->node = node;
+	attempt->slot = calloc(1, sizeof *attempt->slot);
+	if (attempt->slot)
+		return attempt;
+	free(attempt);
+	return NULL;
+}
+
+static void count_failure(struct connector *connector, int node, const char *why, int64_t now)
+{
+	const struct config_options *options = &connector->world.config->options;
+	int64_t pause = dbha__backoff_us(&connector->rng, options->retry_backoff_ms, options->retry_backoff_max_ms,
+	                                 connector->failures[node]++);
+	connector->not_before_us[node] = now + pause;
+	STATS_ADD(&connector->world.stats[node], connects_failed, 1);
+	dbha__pool_connect_failed(&connector->world.pools[node], why, now);
+}
+
+/* One connect that the pool has reserved a place for. False: it has failed already. */
+static bool begin(struct connector *connector, int node, const struct addresses *addresses, int64_t now)
+{
+	const struct config *config = connector->world.config;
+	struct connect_attempt *attempt = new_attempt(node);
+	if (!attempt) {
+		count_failure(connector, node, "out of memory", now);
+		return false;
+	}
+	struct dial_plan plan = {
+	    .config = config,
+	    .node = &config->nodes[node],
+	    .statements = config->options.statement_cache_size,
+	    .reader = true,
+	};
+	attempt->generation = connector->monitor->view.nodes[node].generation;
+	dbha__dial_begin(&attempt->dial, &plan, addresses, now, now + ms_to_us(config->options.connect_timeout_ms));
+	attempt->next = connector->attempts;
+	connector->attempts = attempt;
+	connector->n_attempts++;
+	return true;
+}
+
+static void begin_wanted(struct connector *connector, int node, int64_t now)
+{
+	struct addresses addresses;
+	char why[DBHA_WHY_MAX];
+	if (now < connector->not_before_us[node])
+		return;
+	/* A node that has just failed is tried with one connect; the others follow when that has worked. */
+	int most = connector->failures[node] > 0 ? 1 : CONFIG_NODES_MAX;
+	enum resolve_end end = dbha__resolver_lookup(connector->world.resolver, node, now, &addresses, why, sizeof why);
+	if (end == RESOLVE_PENDING)
+		return; /* the resolver wakes us */
+	int n = dbha__pool_claim(&connector->world.pools[node], most);
+	for (int i = 0; i < n; i++) {
+		if (end == RESOLVED)
+			begin(connector, node, &addresses, now);
+		else
+			count_failure(connector, node, why, now);
+	}
+}
+
+/* ---- ending ----------------------------------------------------------------------------------------------- */
+
+/*
+ * The server that answered must be the one the topology knows by this generation: same cluster, same start, same role. If
+ * it is not, the monitor has to look before anybody uses it.
+ */
+static bool is_as_known(const struct connector *connector, const struct connect_attempt *attempt)
+{
+	const struct node_view *known = &connector->monitor->view.nodes[attempt->node];
+	const struct observation *seen = &attempt->dial.observation;
+	bool same_role = seen->in_recovery == (known->role == DBHA_ROLE_STANDBY);
+	bool same_start = !seen->started_us || seen->started_us == known->started_us;
+	bool same_cluster = !seen->system_identifier || seen->system_identifier == known->system_identifier;
+	bool not_behind = seen->in_recovery || !seen->timeline || seen->timeline >= connector->monitor->view.timeline;
+	return attempt->generation == known->generation && same_role && same_start && same_cluster && not_behind;
+}
+
+static void connected(struct connector *connector, struct connect_attempt *attempt, int64_t now)
+{
+	int node = attempt->node;
+	struct pool *pool = &connector->world.pools[node];
+	if (!is_as_known(connector, attempt)) {
+		dbha__monitor_alarm(connector->monitor);
+		count_failure(connector, node, "the server that answered is not as it was last seen", now);
+		return;
+	}
+	struct dbha_conn *slot = attempt->slot;
+	attempt->slot = NULL;
+	slot->conn = dbha__dial_take(&attempt->dial);
+	slot->pool = pool;
+	slot->handle = connector->handle;
+	slot->node_name = connector->world.config->nodes[node].name;
+	slot->generation = attempt->generation;
+	slot->expires_us = dbha__pool_expiry(&pool->limits, now, &connector->rng);
+	connector->failures[node] = 0;
+	connector->not_before_us[node] = 0;
+	STATS_ADD(&connector->world.stats[node], connects, 1);
+	dbha__pool_dispose(dbha__pool_connected(pool, slot, now));
+}
+
+static void failed(struct connector *connector, struct connect_attempt *attempt, int64_t now)
+{
+	/* A full server is not a dead one; anything else the monitor should look into. */
+	if (attempt->dial.observation.failure != FAILURE_FULL)
+		dbha__monitor_alarm(connector->monitor);
+	count_failure(connector, attempt->node, attempt->dial.why, now);
+}
+
+static int64_t step_attempts(struct connector *connector, int64_t now, const struct pollfd *items)
+{
+	int64_t wake = CLOCK_NEVER;
+	int i = 0;
+	for (struct connect_attempt **link = &connector->attempts; *link; i++) {
+		struct connect_attempt *attempt = *link;
+		enum dial_end end = dbha__dial_step(&attempt->dial, now, items[i].revents != 0);
+		if (end == DIAL_BUSY) {
+			int64_t own = dbha__dial_wake(&attempt->dial);
+			wake = own < wake ? own : wake;
+			link = &attempt->next;
+			continue;
+		}
+		*link = attempt->next;
+		connector->n_attempts--;
+		if (end == DIAL_READY)
+			connected(connector, attempt, now);
+		else
+			failed(connector, attempt, now);
+		free_attempt(attempt);
+	}
+	return wake;
+}
+
+static void maintain(struct connector *connector, int64_t now)
+{
+	for (int i = 0; i < connector->world.config->n_nodes; i++)
+		dbha__pool_dispose(dbha__pool_expired(&connector->world.pools[i], now));
+	connector->maintain_us = now + MAINTAIN_US;
+}
+
+int dbha__connector_count(const struct connector *connector)
+{
+	return connector->n_attempts;
+}
+
+void dbha__connector_watch(const struct connector *connector, struct pollfd *items)
+{
+	int i = 0;
+	for (const struct connect_attempt *attempt = connector->attempts; attempt; attempt = attempt->next, i++)
+		items[i] = (struct pollfd){
+		    .fd = attempt->dial.conn ? dbha__conn_fd(attempt->dial.conn) : -1,
+		    .events = attempt->dial.events,
+		};
+}
+
+int64_t dbha__connector_step(struct connector *connector, int64_t now, const struct pollfd *items)
+{
+	if (now >= connector->maintain_us)
+		maintain(connector, now);
+	int64_t wake = step_attempts(connector, now, items);
+	int before = connector->n_attempts;
+	for (int i = 0; i < connector->world.config->n_nodes; i++) {
+		begin_wanted(connector, i, now);
+		if (connector->not_before_us[i] > now && connector->not_before_us[i] < wake)
+			wake = connector->not_before_us[i];
+	}
+	if (connector->n_attempts != before)
+		wake = now; /* the new ones' sockets are not in the poll set yet */
+	return connector->maintain_us < wake ? connector->maintain_us : wake;
+}
+
+void dbha__connector_abandon(struct connector *connector, int dev_null)
+{
+	for (struct connect_attempt *attempt = connector->attempts; attempt; attempt = attempt->next)
+		if (attempt->dial.conn)
+			dbha__conn_abandon(attempt->dial.conn, dev_null);
+}

@@ -1,0 +1,70 @@
+/*
+ * life: what a handle is made of; its lazy start, its stop in two phases, and its new beginning in a forked child.
+ *
+ * References keep the memory: one of dbha_open, one per call in progress, one per lease. dbha_close gives up the first; who
+ * gives up the last one frees.
+ */
+#ifndef DBHA_RUNTIME_LIFE_H
+#define DBHA_RUNTIME_LIFE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "config.h"
+#include "connector.h"
+#include "events.h"
+#include "loop.h"
+#include "monitor.h"
+#include "pool.h"
+#include "resolver.h"
+#include "stats.h"
+#include "sync.h"
+#include "trace.h"
+#include "view.h"
+#include "wake.h"
+
+struct dbha {
+	struct config config;
+	_Atomic int refs;
+	_Atomic bool closed;
+	_Atomic bool started;
+	_Atomic unsigned fork_generation; /* of the process it runs in */
+	_Atomic uint64_t next_ticket;     /* order of arrival of calls */
+	_Atomic uint64_t randomness;
+	struct mutex lock; /* starting, stopping, reviving */
+	struct trace trace;
+	struct wake wake;
+	struct resolver *resolver;
+	struct view_holder view;
+	struct events events;
+	struct stats handle_stats; /* what concerns no single node */
+	struct stats stats[CONFIG_NODES_MAX];
+	struct pool pools[CONFIG_NODES_MAX];
+	struct monitor monitor;
+	struct connector connector;
+	struct loop loop;
+	struct dbha *next, *prev; /* the process's handles, for fork */
+};
+
+/* Builds a handle; nothing is connected and no thread runs yet. Copies `config`. NULL with `err` filled. */
+dbha *dbha__life_new(const struct config *config, dbha_error *err);
+
+/*
+ * Enters a public call: checks h, starts the handle if this is its first call in this process, and takes a reference.
+ * DBHA_OK, or the code of the error it has reported.
+ */
+int dbha__life_enter(dbha *h, dbha_error *err);
+
+/* In a forked child, before its first call: makes the handle the child's own. Otherwise nothing. */
+void dbha__life_follow_fork(dbha *h);
+
+/* Leaves: gives the reference back. */
+void dbha__life_leave(dbha *h);
+
+/* Closes, see dbha_close. */
+void dbha__life_close(dbha *h, int drain_ms);
+
+/* 64 random bits, from any thread. */
+uint64_t dbha__life_random(dbha *h);
+
+#endif

@@ -1,0 +1,385 @@
+#include "monitor.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "identity.h"
+
+/* Alarms closer together than this count as one: a thousand failing calls are one piece of news. */
+#define ALARM_GAP_US 2000
+/* After this long without a primary the search slows down to a tenth of the rate, then to the ordinary interval. */
+#define SEARCH_HARD_US (30 * (int64_t)1000000)
+#define SEARCH_LONG_US (300 * (int64_t)1000000)
+#define SEARCH_SLOWER 10
+/* Connects to a node that is down, while there is no primary: at most one in so many milliseconds. */
+#define DIAL_PAUSE_MAX_MS 100
+
+void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *world, int64_t now)
+{
+	memset(monitor, 0, sizeof *monitor);
+	monitor->world = *world;
+	dbha__topology_init(&monitor->view, world->config->n_nodes);
+	monitor->rng.state = dbha__rng_entropy(monitor);
+	monitor->alarm_us = now - ALARM_GAP_US;
+	monitor->no_primary_since_us = -1;
+	for (int i = 0; i < world->config->n_nodes; i++)
+		monitor->probes[i].due_us = now;
+}
+
+void dbha__monitor_fini(struct monitor *monitor)
+{
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		dbha__dial_drop(&monitor->probes[i].dial);
+		dbha__conn_close(monitor->probes[i].conn);
+		monitor->probes[i].conn = NULL;
+	}
+}
+
+void dbha__monitor_alarm(struct monitor *monitor)
+{
+	if (!atomic_exchange_explicit(&monitor->alarmed, true, memory_order_relaxed))
+		dbha__wake_signal(monitor->world.wake);
+}
+
+/* ---- when ------------------------------------------------------------------------------------------------- */
+
+/* x with up to a tenth taken off at random: the probes of many processes do not march in step. */
+static int64_t jittered(struct monitor *monitor, int64_t us)
+{
+	return us - (int64_t)dbha__rng_below(&monitor->rng, (uint64_t)us / 10 + 1);
+}
+
+static bool searching(const struct monitor *monitor, int64_t now)
+{
+	return monitor->no_primary_since_us >= 0 && now - monitor->no_primary_since_us < SEARCH_LONG_US;
+}
+
+/* How long to rest before the next probe of a node. */
+static int64_t pause_of(struct monitor *monitor, const struct probe *probe, int64_t now)
+{
+	const struct config_options *options = &monitor->world.config->options;
+	if (!searching(monitor, now))
+		return jittered(monitor, ms_to_us(options->probe_interval_ms));
+	int64_t pause = ms_to_us(options->probe_interval_fast_ms);
+	if (now - monitor->no_primary_since_us > SEARCH_HARD_US)
+		pause *= SEARCH_SLOWER;
+	/* Asking over an open connection is cheap; connecting to a node that is down is not, for anybody. */
+	for (int i = 0; !probe->conn && i < probe->dial_failures && pause < ms_to_us(DIAL_PAUSE_MAX_MS); i++)
+		pause *= 2;
+	int64_t most = ms_to_us(options->probe_interval_ms);
+	return jittered(monitor, pause < most ? pause : most);
+}
+
+static void rest(struct monitor *monitor, struct probe *probe, int64_t now)
+{
+	probe->phase = PROBE_RESTING;
+	probe->due_us = now + pause_of(monitor, probe, now);
+}
+
+static void probe_all_now(struct monitor *monitor, int64_t now)
+{
+	for (int i = 0; i < monitor->view.n_nodes; i++)
+		if (monitor->probes[i].phase == PROBE_RESTING)
+			monitor->probes[i].due_us = now;
+}
+
+/* ---- publishing ------------------------------------------------------------------------------------------- */
+
+static void publish_event(struct monitor *monitor, const struct topology_event *change)
+{
+	const struct view *view = &monitor->view;
+	dbha_event event = {
+	    .size = sizeof event,
+	    .kind = change->kind,
+	    .node = change->node,
+	    .timeline = view->timeline,
+	    .unix_us = dbha__clock_unix(),
+	    .monotonic_us = dbha__clock_now(),
+	};
+	if (change->node >= 0) {
+		const struct node_view *node = &view->nodes[change->node];
+		snprintf(event.text, sizeof event.text, "%.80s: %s %s%s%.150s", monitor->world.config->nodes[change->node].name,
+		         dbha_role_name(node->role), dbha_state_name(node->state), node->why[0] ? ": " : "", node->why);
+	}
+	if (dbha__events_push(monitor->world.events, &event))
+		STATS_ADD(monitor->world.handle_stats, events_dropped, 1);
+	if (change->kind == DBHA_EVENT_PRIMARY)
+		STATS_ADD(monitor->world.handle_stats, primary_changes, 1);
+	enum trace_level level = change->kind == DBHA_EVENT_NODE || change->kind == DBHA_EVENT_PRIMARY ? TRACE_INFO
+	                                                                                               : TRACE_WARNING;
+	dbha__trace(monitor->world.trace, level, "%s (timeline %u) %s", dbha_event_name(change->kind),
+	            (unsigned)view->timeline, event.text);
+}
+
+/*
+ * First the pools, then the view: whoever has seen a timeline finds every connection of a fenced node cut already, and
+ * whoever is routed to a node finds its pool open.
+ */
+static void publish(struct monitor *monitor, const struct topology_events *events)
+{
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		const struct node_view *node = &monitor->view.nodes[i];
+		bool open = monitor->view.settled && dbha__topology_usable(node);
+		dbha__pool_dispose(dbha__pool_follow(&monitor->world.pools[i], open, node->generation));
+	}
+	dbha__view_publish(monitor->world.holder, &monitor->view);
+	for (int i = 0; i < events->n; i++)
+		publish_event(monitor, &events->list[i]);
+}
+
+static void update_lag(struct monitor *monitor, int64_t now)
+{
+	struct view *view = &monitor->view;
+	if (view->primary >= 0 && view->nodes[view->primary].lsn)
+		dbha__lag_sample(&monitor->lag, now, view->nodes[view->primary].lsn);
+	int max_lag_ms = monitor->world.config->options.max_lag_ms;
+	for (int i = 0; i < view->n_nodes; i++) {
+		struct node_view *node = &view->nodes[i];
+		bool was_behind = node->lag_ms > max_lag_ms;
+		bool standby = node->role == DBHA_ROLE_STANDBY && node->lsn;
+		bool primary = i == view->primary;
+		node->lag_ms = standby ? dbha__lag_ms(&monitor->lag, node->lsn) : primary ? 0 : -1;
+		node->lag_bytes = standby ? dbha__lag_bytes(&monitor->lag, node->lsn) : primary ? 0 : -1;
+		if (max_lag_ms > 0 && was_behind != (node->lag_ms > max_lag_ms))
+			view->version++; /* a read may be waiting for just this */
+	}
+}
+
+/* The primary was lost, or found: the pace of the probes changes with it. */
+static void follow_primary(struct monitor *monitor, int64_t now)
+{
+	bool has = monitor->view.primary >= 0 || !monitor->view.settled;
+	if (has) {
+		monitor->no_primary_since_us = -1;
+	} else if (monitor->no_primary_since_us < 0) {
+		monitor->no_primary_since_us = now;
+		probe_all_now(monitor, now);
+	}
+}
+
+static void observe(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
+{
+	struct topology_events events = {0};
+	struct observation observation = *seen;
+	observation.node = i;
+	observation.at_us = now;
+	if (observation.failure == FAILURE_NONE)
+		STATS_ADD(&monitor->world.stats[i], probes, 1);
+	else
+		STATS_ADD(&monitor->world.stats[i], probes_failed, 1);
+	dbha__topology_apply(&monitor->view, &observation, monitor->world.config->options.probe_failures, &events);
+	update_lag(monitor, now);
+	follow_primary(monitor, now);
+	publish(monitor, &events);
+}
+
+static void observe_failure(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)
+{
+	struct observation observation = {.failure = failure, .why = why};
+	observe(monitor, i, &observation, now);
+}
+
+/* ---- one probe -------------------------------------------------------------------------------------------- */
+
+static void dial(struct monitor *monitor, int i, const struct addresses *addresses, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	const struct config *config = monitor->world.config;
+	struct dial_plan plan = {.config = config, .node = &config->nodes[i]};
+	probe->phase = PROBE_DIALING;
+	dbha__dial_begin(&probe->dial, &plan, addresses, now, probe->deadline);
+}
+
+static void dial_failed(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	probe->dial_failures++;
+	dbha__resolver_refresh(monitor->world.resolver, i, now);
+	observe_failure(monitor, i, failure, why, now);
+	rest(monitor, probe, now);
+}
+
+/* Looks the address up and begins to connect; waits for the resolver where it has to. */
+static void resolve(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	struct addresses addresses;
+	char why[DBHA_WHY_MAX];
+	switch (dbha__resolver_lookup(monitor->world.resolver, i, now, &addresses, why, sizeof why)) {
+	case RESOLVED:
+		dial(monitor, i, &addresses, now);
+		return;
+	case RESOLVE_FAILED:
+		dial_failed(monitor, i, FAILURE_UNREACHABLE, why, now);
+		return;
+	case RESOLVE_PENDING:
+		break;
+	}
+	probe->phase = PROBE_RESOLVING;
+	if (now >= probe->deadline)
+		dial_failed(monitor, i, FAILURE_SILENT, "its host name could not be resolved in time", now);
+}
+
+static void begin(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	probe->began_us = now;
+	probe->deadline = now + ms_to_us(monitor->world.config->options.probe_timeout_ms);
+	memset(&probe->observation, 0, sizeof probe->observation);
+	if (probe->conn && dbha__identity_ask(probe->conn, false)) {
+		probe->phase = PROBE_ASKING;
+		return;
+	}
+	dbha__conn_close(probe->conn);
+	probe->conn = NULL;
+	resolve(monitor, i, now);
+}
+
+static void answered(struct monitor *monitor, int i, const struct observation *observation, int64_t latency_us,
+                     int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	struct observation seen = *observation;
+	seen.latency_us = latency_us;
+	probe->dial_failures = 0;
+	observe(monitor, i, &seen, now);
+	rest(monitor, probe, now);
+}
+
+static void step_dialing(struct monitor *monitor, int i, bool ready, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	switch (dbha__dial_step(&probe->dial, now, ready)) {
+	case DIAL_BUSY:
+		return;
+	case DIAL_READY:
+		probe->conn = dbha__dial_take(&probe->dial);
+		answered(monitor, i, &probe->dial.observation, now - probe->began_us, now);
+		return;
+	case DIAL_FAILED:
+		dial_failed(monitor, i, probe->dial.observation.failure, probe->dial.why, now);
+		return;
+	}
+}
+
+/* The kept connection ended. Why, a new one will tell; it is made at once. */
+static void lost(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	char why[DBHA_WHY_MAX];
+	dbha__conn_failure(probe->conn, why, sizeof why);
+	dbha__conn_close(probe->conn);
+	probe->conn = NULL;
+	observe_failure(monitor, i, FAILURE_LOST, why, now);
+	probe_all_now(monitor, now);
+	begin(monitor, i, now);
+}
+
+/*
+ * No answer in time. The question stays open, because a server that is only slow will answer it, and one that was frozen
+ * answers the moment it thaws; after probe_failures of these the connection itself is doubted and a new one is made.
+ */
+static void unanswered(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	const struct config_options *options = &monitor->world.config->options;
+	char why[DBHA_WHY_MAX];
+	snprintf(why, sizeof why, "no answer to a probe for %lld ms", (long long)(now - probe->began_us) / 1000);
+	observe_failure(monitor, i, FAILURE_SILENT, why, now);
+	probe->deadline = now + ms_to_us(options->probe_timeout_ms);
+	if (monitor->view.nodes[i].failures < options->probe_failures)
+		return;
+	dbha__conn_close(probe->conn);
+	probe->conn = NULL;
+	rest(monitor, probe, now);
+}
+
+static void step_asking(struct monitor *monitor, int i, bool ready, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	enum conn_poll poll = ready ? dbha__identity_answer(probe->conn, &probe->observation) : CONN_WANT_READ;
+	if (poll == CONN_READY)
+		answered(monitor, i, &probe->observation, now - probe->began_us, now);
+	else if (poll == CONN_FAILED)
+		lost(monitor, i, now);
+	else if (now >= probe->deadline)
+		unanswered(monitor, i, now);
+}
+
+static void step_probe(struct monitor *monitor, int i, bool ready, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	switch (probe->phase) {
+	case PROBE_RESTING:
+		if (ready && probe->conn && dbha__conn_is_dead(probe->conn))
+			lost(monitor, i, now);
+		else if (now >= probe->due_us)
+			begin(monitor, i, now);
+		break;
+	case PROBE_RESOLVING:
+		resolve(monitor, i, now);
+		break;
+	case PROBE_DIALING:
+		step_dialing(monitor, i, ready, now);
+		break;
+	case PROBE_ASKING:
+		step_asking(monitor, i, ready, now);
+		break;
+	}
+}
+
+static int64_t wake_of(const struct probe *probe)
+{
+	switch (probe->phase) {
+	case PROBE_RESTING:
+		return probe->due_us;
+	case PROBE_DIALING:
+		return dbha__dial_wake(&probe->dial);
+	case PROBE_RESOLVING:
+	case PROBE_ASKING:
+		break;
+	}
+	return probe->deadline;
+}
+
+void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items)
+{
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		const struct probe *probe = &monitor->probes[i];
+		items[i] = (struct pollfd){.fd = -1};
+		if (probe->phase == PROBE_DIALING && probe->dial.conn)
+			items[i] = (struct pollfd){.fd = dbha__conn_fd(probe->dial.conn), .events = probe->dial.events};
+		else if (probe->conn)
+			items[i] = (struct pollfd){.fd = dbha__conn_fd(probe->conn), .events = POLLIN};
+	}
+}
+
+int64_t dbha__monitor_step(struct monitor *monitor, int64_t now, const struct pollfd *items)
+{
+	int64_t wake = CLOCK_NEVER;
+	bool alarm_due = now - monitor->alarm_us >= ALARM_GAP_US;
+	if (alarm_due && atomic_exchange_explicit(&monitor->alarmed, false, memory_order_relaxed)) {
+		monitor->alarm_us = now;
+		probe_all_now(monitor, now);
+	} else if (atomic_load_explicit(&monitor->alarmed, memory_order_relaxed)) {
+		wake = monitor->alarm_us + ALARM_GAP_US;
+	}
+	for (int i = 0; i < monitor->view.n_nodes; i++)
+		step_probe(monitor, i, items[i].revents != 0, now);
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		int64_t own = wake_of(&monitor->probes[i]);
+		wake = own < wake ? own : wake;
+	}
+	return wake;
+}
+
+void dbha__monitor_abandon(struct monitor *monitor, int dev_null)
+{
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		if (monitor->probes[i].conn)
+			dbha__conn_abandon(monitor->probes[i].conn, dev_null);
+		if (monitor->probes[i].dial.conn)
+			dbha__conn_abandon(monitor->probes[i].dial.conn, dev_null);
+	}
+}

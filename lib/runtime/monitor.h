@@ -1,0 +1,88 @@
+/*
+ * monitor: observes every node, keeps the topology, publishes it.
+ *
+ * monitor_step(now) does what is due and what has become ready, and never blocks; the thread around it only waits. At most
+ * one probe is under way per node, over a connection that is kept. Probes come every probe_interval; all at once when a call
+ * meets a failure; every probe_interval_fast while there is no primary. A kept connection also speaks by itself: the
+ * end of its stream is seen at once.
+ */
+#ifndef DBHA_RUNTIME_MONITOR_H
+#define DBHA_RUNTIME_MONITOR_H
+
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "dial.h"
+#include "events.h"
+#include "lag.h"
+#include "pool.h"
+#include "resolver.h"
+#include "rng.h"
+#include "topology.h"
+#include "trace.h"
+#include "view.h"
+#include "wake.h"
+
+enum probe_phase {
+	PROBE_RESTING,   /* until due_us */
+	PROBE_RESOLVING, /* until the resolver knows an address, or the deadline */
+	PROBE_DIALING,
+	PROBE_ASKING, /* over the kept connection */
+};
+
+struct probe {
+	enum probe_phase phase;
+	struct conn *conn; /* kept between probes; NULL if there is none */
+	struct dial dial;
+	struct observation observation;
+	int64_t began_us;
+	int64_t deadline;
+	int64_t due_us;
+	int dial_failures; /* in a row */
+};
+
+/* What the monitor works on and with; it owns none of it. */
+struct monitor_world {
+	const struct config *config;
+	struct resolver *resolver;
+	struct view_holder *holder;
+	struct pool *pools;         /* one per node */
+	struct stats *stats;        /* one per node */
+	struct stats *handle_stats; /* what concerns no single node */
+	struct events *events;
+	const struct trace *trace;
+	struct wake *wake;
+};
+
+struct monitor {
+	struct monitor_world world;
+	struct view view; /* the working copy; only the stepping thread touches it */
+	struct lag_history lag;
+	struct probe probes[CONFIG_NODES_MAX];
+	struct rng rng;
+	_Atomic bool alarmed;    /* somebody met a failure: probe all nodes now */
+	int64_t alarm_us;        /* when that was done last */
+	int64_t no_primary_since_us; /* -1: there is one */
+};
+
+void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *world, int64_t now);
+
+/* Closes the probe connections. */
+void dbha__monitor_fini(struct monitor *monitor);
+
+/* Any thread: all nodes are to be probed at once. Cheap; many at a time count as one. */
+void dbha__monitor_alarm(struct monitor *monitor);
+
+/* Fills one pollfd per node (fd -1 where there is nothing to wait for). */
+void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items);
+
+/* Does what is due at `now` and what `items` (after poll) report; returns when it wants to be called next. */
+int64_t dbha__monitor_step(struct monitor *monitor, int64_t now, const struct pollfd *items);
+
+/* In a forked child: the probe connections are the parent's. */
+void dbha__monitor_abandon(struct monitor *monitor, int dev_null);
+
+#endif

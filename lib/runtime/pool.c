@@ -1,0 +1,421 @@
+#include "pool.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "wake.h"
+
+/* A caller in the queue, on its own stack. */
+struct waiter {
+	struct cond served;
+	uint64_t ticket;
+	bool done;
+	enum acquire_end end;
+	struct dbha_conn *slot;
+	struct waiter *next, *prev;
+};
+
+int dbha__pool_init(struct pool *pool, const char *name, const struct pool_limits *limits, struct stats *stats)
+{
+	memset(pool, 0, sizeof *pool);
+	pool->name = name;
+	pool->limits = *limits;
+	pool->generation = 1;
+	pool->stats = stats;
+	return dbha__mutex_init(&pool->lock, RANK_POOL);
+}
+
+void dbha__pool_fini(struct pool *pool)
+{
+	dbha__mutex_fini(&pool->lock);
+}
+
+/* ---- lists ------------------------------------------------------------------------------------------------- */
+
+static void push_all(struct pool *pool, struct dbha_conn *slot)
+{
+	slot->all_prev = NULL;
+	slot->all_next = pool->all;
+	if (pool->all)
+		pool->all->all_prev = slot;
+	pool->all = slot;
+}
+
+static void unlink_all(struct pool *pool, struct dbha_conn *slot)
+{
+	if (slot->all_prev)
+		slot->all_prev->all_next = slot->all_next;
+	else
+		pool->all = slot->all_next;
+	if (slot->all_next)
+		slot->all_next->all_prev = slot->all_prev;
+	slot->all_next = slot->all_prev = NULL;
+}
+
+static void push_idle(struct pool *pool, struct dbha_conn *slot, int64_t now)
+{
+	slot->used = false;
+	slot->since_us = now;
+	slot->idle_next = pool->idle_newest;
+	slot->idle_prev = NULL;
+	if (pool->idle_newest)
+		pool->idle_newest->idle_prev = slot;
+	else
+		pool->idle_oldest = slot;
+	pool->idle_newest = slot;
+	pool->counts.idle++;
+}
+
+static void unlink_idle(struct pool *pool, struct dbha_conn *slot)
+{
+	if (slot->idle_prev)
+		slot->idle_prev->idle_next = slot->idle_next;
+	else
+		pool->idle_newest = slot->idle_next;
+	if (slot->idle_next)
+		slot->idle_next->idle_prev = slot->idle_prev;
+	else
+		pool->idle_oldest = slot->idle_prev;
+	slot->idle_next = slot->idle_prev = NULL;
+	pool->counts.idle--;
+}
+
+static void set_used(struct pool *pool, int used)
+{
+	pool->counts.used = used;
+	atomic_store_explicit(&pool->in_use, used, memory_order_relaxed);
+}
+
+/* By ticket, from the end: a newcomer stands last, one who was sent here from another node gets its place back. */
+static void enqueue(struct pool *pool, struct waiter *waiter)
+{
+	struct waiter *after = pool->last;
+	while (after && after->ticket > waiter->ticket)
+		after = after->prev;
+	waiter->prev = after;
+	waiter->next = after ? after->next : pool->first;
+	if (waiter->next)
+		waiter->next->prev = waiter;
+	else
+		pool->last = waiter;
+	if (after)
+		after->next = waiter;
+	else
+		pool->first = waiter;
+	pool->counts.waiting++;
+}
+
+static void dequeue(struct pool *pool, struct waiter *waiter)
+{
+	if (waiter->prev)
+		waiter->prev->next = waiter->next;
+	else
+		pool->first = waiter->next;
+	if (waiter->next)
+		waiter->next->prev = waiter->prev;
+	else
+		pool->last = waiter->prev;
+	pool->counts.waiting--;
+}
+
+/* ---- serving ----------------------------------------------------------------------------------------------- */
+
+static void hand_out(struct pool *pool, struct dbha_conn *slot, int64_t now)
+{
+	slot->used = true;
+	slot->rested_us = 0;
+	slot->since_us = now;
+	set_used(pool, pool->counts.used + 1);
+	STATS_ADD(pool->stats, acquires, 1);
+}
+
+static void finish_waiter(struct pool *pool, struct waiter *waiter, enum acquire_end end, struct dbha_conn *slot)
+{
+	dequeue(pool, waiter);
+	waiter->done = true;
+	waiter->end = end;
+	waiter->slot = slot;
+	dbha__cond_signal(&waiter->served);
+}
+
+static void send_away(struct pool *pool, enum acquire_end end)
+{
+	while (pool->first)
+		finish_waiter(pool, pool->first, end, NULL);
+}
+
+/* An idle connection to the one who has waited longest, else to the idle ones. */
+static void offer(struct pool *pool, struct dbha_conn *slot, int64_t now)
+{
+	if (!pool->first) {
+		push_idle(pool, slot, now);
+		return;
+	}
+	hand_out(pool, slot, now);
+	STATS_ADD(pool->stats, acquires_waited, 1);
+	finish_waiter(pool, pool->first, ACQUIRED, slot);
+}
+
+static bool is_current(const struct pool *pool, const struct dbha_conn *slot)
+{
+	return !pool->stopped && slot->generation == pool->generation;
+}
+
+static enum acquire_end wait_in_queue(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
+    REQUIRES(pool->lock)
+{
+	struct waiter self = {.ticket = how->ticket};
+	if (dbha__cond_init(&self.served) != 0)
+		return ACQUIRE_TIMEOUT;
+	enqueue(pool, &self);
+	bool connect = dbha__pool_wanted(&pool->limits, &pool->counts) > 0;
+	if (connect) {
+		/* Not under the lock: the connector needs it to reserve the place. */
+		dbha__mutex_unlock(&pool->lock);
+		dbha__wake_signal(how->connector);
+		dbha__mutex_lock(&pool->lock);
+	}
+	while (!self.done && dbha__cond_wait(&self.served, &pool->lock, how->deadline))
+		;
+	if (!self.done) {
+		dequeue(pool, &self);
+		self.end = ACQUIRE_TIMEOUT;
+	}
+	dbha__cond_fini(&self.served);
+	*out = self.slot;
+	return self.end;
+}
+
+static enum acquire_end acquire_locked(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
+    REQUIRES(pool->lock)
+{
+	if (pool->stopped)
+		return ACQUIRE_STOPPED;
+	if (!pool->open || pool->generation != how->generation)
+		return ACQUIRE_REROUTE;
+	struct dbha_conn *slot = pool->idle_newest;
+	if (slot && !pool->first) {
+		unlink_idle(pool, slot);
+		int64_t rested = how->now - slot->since_us;
+		hand_out(pool, slot, how->now);
+		slot->rested_us = rested;
+		*out = slot;
+		return ACQUIRED;
+	}
+	if (!dbha__pool_may_wait(&pool->limits, &pool->counts))
+		return ACQUIRE_TOO_MANY;
+	return wait_in_queue(pool, how, out);
+}
+
+enum acquire_end dbha__pool_acquire(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
+{
+	*out = NULL;
+	dbha__mutex_lock(&pool->lock);
+	enum acquire_end end = acquire_locked(pool, how, out);
+	dbha__mutex_unlock(&pool->lock);
+	return end;
+}
+
+struct dbha_conn *dbha__pool_release(struct pool *pool, struct dbha_conn *slot, bool reusable, int64_t now)
+{
+	dbha__mutex_lock(&pool->lock);
+	set_used(pool, pool->counts.used - 1);
+	bool current = is_current(pool, slot);
+	bool expired = now >= slot->expires_us;
+	bool keep = reusable && current && !expired;
+	if (keep) {
+		offer(pool, slot, now);
+		slot = NULL;
+	} else {
+		unlink_all(pool, slot);
+	}
+	dbha__mutex_unlock(&pool->lock);
+
+	if (slot && !reusable)
+		STATS_ADD(pool->stats, closed_broken, 1);
+	else if (slot && !current)
+		STATS_ADD(pool->stats, closed_generation, 1);
+	else if (slot)
+		STATS_ADD(pool->stats, closed_lifetime, 1);
+	return slot;
+}
+
+void dbha__pool_dispose(struct dbha_conn *list)
+{
+	while (list) {
+		struct dbha_conn *next = list->all_next;
+		dbha__conn_close(list->conn);
+		free(list);
+		list = next;
+	}
+}
+
+/* ---- connector --------------------------------------------------------------------------------------------- */
+
+int dbha__pool_claim(struct pool *pool, int most)
+{
+	dbha__mutex_lock(&pool->lock);
+	int n = pool->open && !pool->stopped ? dbha__pool_wanted(&pool->limits, &pool->counts) : 0;
+	if (n > most)
+		n = most;
+	pool->counts.connecting += n;
+	dbha__mutex_unlock(&pool->lock);
+	return n;
+}
+
+struct dbha_conn *dbha__pool_connected(struct pool *pool, struct dbha_conn *slot, int64_t now)
+{
+	dbha__mutex_lock(&pool->lock);
+	pool->counts.connecting--;
+	pool->connect_failed_us = 0;
+	if (pool->open && is_current(pool, slot)) {
+		push_all(pool, slot);
+		offer(pool, slot, now);
+		slot = NULL;
+	}
+	dbha__mutex_unlock(&pool->lock);
+	return slot;
+}
+
+void dbha__pool_connect_failed(struct pool *pool, const char *why, int64_t now)
+{
+	char line[DBHA_WHY_MAX];
+	snprintf(line, sizeof line, "%s", why);
+	dbha__mutex_lock(&pool->lock);
+	pool->counts.connecting--;
+	pool->connect_failed_us = now;
+	memcpy(pool->connect_why, line, sizeof line);
+	if (pool->counts.idle + pool->counts.used + pool->counts.connecting == 0)
+		send_away(pool, ACQUIRE_NO_CONNECTION);
+	dbha__mutex_unlock(&pool->lock);
+}
+
+struct dbha_conn *dbha__pool_expired(struct pool *pool, int64_t now)
+{
+	struct dbha_conn *list = NULL;
+	dbha__mutex_lock(&pool->lock);
+	for (struct dbha_conn *slot = pool->idle_oldest, *newer; slot; slot = newer) {
+		newer = slot->idle_prev;
+		bool old = now >= slot->expires_us;
+		if (!old && !dbha__pool_idle_too_long(&pool->limits, &pool->counts, now, slot->since_us))
+			continue;
+		if (old)
+			STATS_ADD(pool->stats, closed_lifetime, 1);
+		else
+			STATS_ADD(pool->stats, closed_idle, 1);
+		unlink_idle(pool, slot);
+		unlink_all(pool, slot);
+		slot->all_next = list;
+		list = slot;
+	}
+	dbha__mutex_unlock(&pool->lock);
+	return list;
+}
+
+/* ---- monitor ----------------------------------------------------------------------------------------------- */
+
+/* Takes the idle connections out, as a list. */
+static struct dbha_conn *take_idle(struct pool *pool)
+{
+	struct dbha_conn *list = NULL;
+	while (pool->idle_newest) {
+		struct dbha_conn *slot = pool->idle_newest;
+		unlink_idle(pool, slot);
+		unlink_all(pool, slot);
+		slot->all_next = list;
+		list = slot;
+	}
+	return list;
+}
+
+/*
+ * shutdown(2) under the lock is the one system call made there: it does not block, and the lock is what keeps a connection
+ * in use from being closed by its user at the same moment.
+ */
+static void cut_used(struct pool *pool)
+{
+	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next)
+		if (slot->used)
+			dbha__conn_cut(slot->conn);
+}
+
+static int length_of(const struct dbha_conn *list)
+{
+	int n = 0;
+	for (; list; list = list->all_next)
+		n++;
+	return n;
+}
+
+struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t generation)
+{
+	struct dbha_conn *list = NULL;
+	dbha__mutex_lock(&pool->lock);
+	bool renewed = pool->generation != generation;
+	pool->generation = generation;
+	pool->open = open;
+	if (renewed) {
+		cut_used(pool);
+		list = take_idle(pool);
+	}
+	if (renewed || !open)
+		send_away(pool, ACQUIRE_REROUTE);
+	dbha__mutex_unlock(&pool->lock);
+	STATS_ADD(pool->stats, closed_generation, length_of(list));
+	return list;
+}
+
+struct dbha_conn *dbha__pool_stop(struct pool *pool, bool cut)
+{
+	dbha__mutex_lock(&pool->lock);
+	pool->stopped = true;
+	pool->open = false;
+	send_away(pool, ACQUIRE_STOPPED);
+	if (cut)
+		cut_used(pool);
+	struct dbha_conn *list = take_idle(pool);
+	dbha__mutex_unlock(&pool->lock);
+	return list;
+}
+
+void dbha__pool_report(struct pool *pool, int64_t now, struct pool_report *report)
+{
+	dbha__mutex_lock(&pool->lock);
+	report->counts = pool->counts;
+	report->connect_failed_us = pool->connect_failed_us;
+	report->longest_use_us = 0;
+	memcpy(report->connect_why, pool->connect_why, sizeof report->connect_why);
+	for (const struct dbha_conn *slot = pool->all; slot; slot = slot->all_next)
+		if (slot->used && now - slot->since_us > report->longest_use_us)
+			report->longest_use_us = now - slot->since_us;
+	dbha__mutex_unlock(&pool->lock);
+}
+
+/* ---- fork -------------------------------------------------------------------------------------------------- */
+
+void dbha__pool_abandon(struct pool *pool, int dev_null)
+{
+	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next)
+		dbha__conn_abandon(slot->conn, dev_null);
+}
+
+void dbha__pool_reset_after_fork(struct pool *pool)
+{
+	struct dbha_conn *idle = take_idle(pool);
+	while (pool->all) {
+		struct dbha_conn *slot = pool->all;
+		unlink_all(pool, slot);
+		slot->orphan = true;
+	}
+	memset(&pool->counts, 0, sizeof pool->counts);
+	set_used(pool, 0);
+	pool->first = pool->last = NULL; /* the threads that waited are not in this process */
+	pool->open = false;
+	pool->generation = 1;
+	pool->connect_failed_us = 0;
+	dbha__pool_dispose(idle);
+}

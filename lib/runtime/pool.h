@@ -1,0 +1,138 @@
+/*
+ * pool: the connections to one node. Checkout, direct hand-over to the longest waiter, drain.
+ *
+ * The pool never connects and never closes: under its lock it reserves places and takes connections out; connects are made
+ * by the connector, closes by whoever called, outside the lock. A connection that comes back while somebody waits goes
+ * straight to the one who has waited longest (by ticket, which a call keeps while it moves from node to node); while
+ * anybody waits, nobody is served past the queue.
+ *
+ * "open" follows the topology: a pool is open while its node can be given work. Whoever waits at a pool that closes is sent
+ * away to be routed anew.
+ */
+#ifndef DBHA_RUNTIME_POOL_H
+#define DBHA_RUNTIME_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conn.h"
+#include "dbha.h"
+#include "poolrules.h"
+#include "stats.h"
+#include "sync.h"
+
+struct pool;
+
+/* A place in a pool with its connection; handed to the application, it is the lease. */
+struct dbha_conn {
+	struct conn *conn;
+	struct pool *pool;
+	dbha *handle;
+	const char *node_name;
+	uint64_t generation;
+	int64_t expires_us;
+	int64_t since_us;  /* used or idle since */
+	int64_t rested_us; /* used: how long it had been idle before */
+	bool used;
+	bool orphan;                           /* over fork: of a pool that started anew; it is freed at release */
+	struct dbha_conn *all_next, *all_prev; /* every place of the pool */
+	struct dbha_conn *idle_next, *idle_prev;
+};
+
+struct waiter;
+
+struct pool {
+	struct mutex lock;
+	const char *name; /* of the node */
+	struct pool_limits limits;
+	bool open;
+	bool stopped; /* for good */
+	uint64_t generation;
+	struct pool_counts counts;
+	_Atomic int in_use; /* counts.used, for those who route without the lock */
+	struct dbha_conn *all;
+	struct dbha_conn *idle_newest, *idle_oldest;
+	struct waiter *first, *last;
+	int64_t connect_failed_us; /* when a connect failed last; 0: the last one was made */
+	char connect_why[DBHA_WHY_MAX];
+	struct stats *stats;
+};
+
+int dbha__pool_init(struct pool *pool, const char *name, const struct pool_limits *limits, struct stats *stats);
+
+/* Frees an empty pool. */
+void dbha__pool_fini(struct pool *pool);
+
+enum acquire_end {
+	ACQUIRED,
+	ACQUIRE_REROUTE,  /* the node is not what it was: look at the topology again */
+	ACQUIRE_NO_CONNECTION, /* it could not be connected to, and there is no connection to wait for */
+	ACQUIRE_TIMEOUT,
+	ACQUIRE_TOO_MANY, /* pool_max_waiting callers wait already */
+	ACQUIRE_STOPPED,
+};
+
+/* What an acquire asks for. */
+struct acquire {
+	uint64_t ticket;     /* order of arrival */
+	uint64_t generation; /* of the node, as it was routed to */
+	int64_t now;
+	int64_t deadline;
+	struct wake *connector; /* signalled when a connection has to be made */
+};
+
+/* Takes a connection, waiting for one if need be. */
+enum acquire_end dbha__pool_acquire(struct pool *pool, const struct acquire *how, struct dbha_conn **out);
+
+/*
+ * Gives a connection back. reusable: it is in order and may serve somebody else. Returns NULL, or the connection, taken out
+ * of the pool: the caller closes it with dbha__pool_dispose.
+ */
+struct dbha_conn *dbha__pool_release(struct pool *pool, struct dbha_conn *slot, bool reusable, int64_t now);
+
+/* Closes the connection and frees the place, one or a list linked by all_next. NULL is allowed. No lock may be held. */
+void dbha__pool_dispose(struct dbha_conn *list);
+
+/* ---- for the connector -------------------------------------------------------------------------------------- */
+
+/* Reserves places for as many connects as are wanted now, at most `most`; returns how many. Each ends with one of the two below. */
+int dbha__pool_claim(struct pool *pool, int most);
+
+/* A connect has succeeded: the new connection joins. NULL, or the place itself if the pool does not want it any more. */
+struct dbha_conn *dbha__pool_connected(struct pool *pool, struct dbha_conn *slot, int64_t now);
+
+/* A connect has failed. Those who wait for nothing else are sent away with ACQUIRE_NO_CONNECTION. */
+void dbha__pool_connect_failed(struct pool *pool, const char *why, int64_t now);
+
+/* Takes out what has been idle or alive too long: a list for dbha__pool_dispose. */
+struct dbha_conn *dbha__pool_expired(struct pool *pool, int64_t now);
+
+/* ---- for the monitor ---------------------------------------------------------------------------------------- */
+
+/*
+ * Follows the topology. A new generation: every older connection is cut at once, in use or not; the idle ones are returned
+ * for dbha__pool_dispose. Not open: waiters are sent away. Idle connections stay: the node may come back as it was.
+ */
+struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t generation);
+
+/* For good: sends waiters away and returns the idle connections. With `cut`, those in use are cut. */
+struct dbha_conn *dbha__pool_stop(struct pool *pool, bool cut);
+
+/* ---- for messages and status -------------------------------------------------------------------------------- */
+
+struct pool_report {
+	struct pool_counts counts;
+	int64_t longest_use_us; /* of the connection held longest; 0 if none is held */
+	int64_t connect_failed_us;
+	char connect_why[DBHA_WHY_MAX];
+};
+
+void dbha__pool_report(struct pool *pool, int64_t now, struct pool_report *report);
+
+/* In a forked child, before anything else is called: everything in the pool is the parent's. */
+void dbha__pool_abandon(struct pool *pool, int dev_null);
+
+/* In a forked child, once: forgets the parent's connections. Those of other threads are leaked, they may be in mid-call. */
+void dbha__pool_reset_after_fork(struct pool *pool);
+
+#endif

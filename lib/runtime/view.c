@@ -1,0 +1,92 @@
+#include "view.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "clock.h"
+
+int dbha__view_init(struct view_holder *holder, int n_nodes)
+{
+	holder->closed = false;
+	holder->current = malloc(sizeof *holder->current);
+	if (!holder->current)
+		return ENOMEM;
+	atomic_init(&holder->current->refs, 1);
+	dbha__topology_init(&holder->current->view, n_nodes);
+	int rc = dbha__mutex_init(&holder->lock, RANK_VIEW);
+	if (!rc)
+		rc = dbha__cond_init(&holder->changed);
+	return rc;
+}
+
+void dbha__view_fini(struct view_holder *holder)
+{
+	dbha__view_drop(holder->current);
+	dbha__cond_fini(&holder->changed);
+	dbha__mutex_fini(&holder->lock);
+}
+
+bool dbha__view_publish(struct view_holder *holder, const struct view *view)
+{
+	struct shared_view *fresh = malloc(sizeof *fresh);
+	if (!fresh)
+		return false;
+	atomic_init(&fresh->refs, 1);
+	fresh->view = *view;
+
+	dbha__mutex_lock(&holder->lock);
+	struct shared_view *old = holder->current;
+	holder->current = fresh;
+	if (old->view.version != fresh->view.version)
+		dbha__cond_broadcast(&holder->changed);
+	dbha__mutex_unlock(&holder->lock);
+	dbha__view_drop(old);
+	return true;
+}
+
+struct shared_view *dbha__view_take(struct view_holder *holder)
+{
+	dbha__mutex_lock(&holder->lock);
+	struct shared_view *shared = holder->current;
+	atomic_fetch_add_explicit(&shared->refs, 1, memory_order_relaxed);
+	dbha__mutex_unlock(&holder->lock);
+	return shared;
+}
+
+void dbha__view_drop(struct shared_view *shared)
+{
+	if (shared && atomic_fetch_sub_explicit(&shared->refs, 1, memory_order_acq_rel) == 1)
+		free(shared);
+}
+
+bool dbha__view_wait(struct view_holder *holder, uint64_t version, int64_t deadline)
+{
+	dbha__mutex_lock(&holder->lock);
+	while (!holder->closed && holder->current->view.version == version)
+		if (!dbha__cond_wait(&holder->changed, &holder->lock, deadline))
+			break;
+	bool changed = !holder->closed && holder->current->view.version != version;
+	dbha__mutex_unlock(&holder->lock);
+	return changed;
+}
+
+void dbha__view_close(struct view_holder *holder)
+{
+	dbha__mutex_lock(&holder->lock);
+	holder->closed = true;
+	dbha__cond_broadcast(&holder->changed);
+	dbha__mutex_unlock(&holder->lock);
+}
+
+void dbha__view_reset_after_fork(struct view_holder *holder, int n_nodes)
+{
+	/* Others may have waited in the parent: what they left in the condition variable is not to be looked at again. */
+	dbha__cond_init(&holder->changed);
+	/* A reference held by a thread of the parent is never given back here: that view is left behind, this one is ours. */
+	uint64_t version = holder->current->view.version;
+	struct view empty;
+	dbha__topology_init(&empty, n_nodes);
+	empty.version = version + 1;
+	if (!dbha__view_publish(holder, &empty))
+		holder->current->view = empty;
+}

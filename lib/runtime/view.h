@@ -1,0 +1,47 @@
+/*
+ * view: publishes the topology. What is published never changes again; readers take a reference and drop it, and those who
+ * wait for the cluster to change are woken.
+ */
+#ifndef DBHA_RUNTIME_VIEW_H
+#define DBHA_RUNTIME_VIEW_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sync.h"
+#include "topology.h"
+
+struct shared_view {
+	_Atomic int refs;
+	struct view view;
+};
+
+struct view_holder {
+	struct mutex lock;
+	struct cond changed;
+	struct shared_view *current; /* never NULL between init and fini */
+	bool closed;
+};
+
+/* 0, or an errno. The first view knows nothing of n_nodes nodes. */
+int dbha__view_init(struct view_holder *holder, int n_nodes);
+void dbha__view_fini(struct view_holder *holder);
+
+/* Publishes a copy; false when out of memory (the old one stays). Waiters wake if the version is another one. */
+bool dbha__view_publish(struct view_holder *holder, const struct view *view);
+
+/* The view of now; give it back with dbha__view_drop. Any thread. */
+struct shared_view *dbha__view_take(struct view_holder *holder);
+void dbha__view_drop(struct shared_view *shared);
+
+/* Blocks until the version is not `version`, the holder is closed (false), or `deadline` has passed (false). */
+bool dbha__view_wait(struct view_holder *holder, uint64_t version, int64_t deadline);
+
+/* Wakes everybody; from now on nobody waits. */
+void dbha__view_close(struct view_holder *holder);
+
+/* In a forked child, before any other thread exists: nothing is known again, and nobody waits. */
+void dbha__view_reset_after_fork(struct view_holder *holder, int n_nodes);
+
+#endif
