@@ -1,0 +1,320 @@
+#include "call.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "backoff.h"
+#include "clock.h"
+#include "error.h"
+#include "exec.h"
+
+/* Making a promoted standby's session writable: one round trip, which must not take the whole call. */
+#define TIDY_US ((int64_t)1000000)
+/*
+ * A connection that has rested this long is looked at before use: one system call, which tells a statement that was never
+ * sent from one whose fate is unknown. In a busy loop it would cost half a per cent and tell nothing.
+ */
+#define LOOK_AFTER_US 1000
+/* How long a call that has to be routed anew waits for the view that told the pool to send it away. */
+#define VIEW_GAP_US 1000
+
+void dbha__call_begin(struct call *call, dbha *h, dbha_intent intent, int timeout_ms)
+{
+	call->h = h;
+	call->intent = intent;
+	call->began_us = dbha__clock_now();
+	call->deadline = call->began_us + ms_to_us(timeout_ms > 0 ? timeout_ms : h->config.options.call_timeout_ms);
+	call->ticket = atomic_fetch_add_explicit(&h->next_ticket, 1, memory_order_relaxed);
+	call->avoid = 0;
+	call->pauses = 0;
+	call->last_node = -1;
+	call->rounds = 0;
+	call->sent = 0;
+	call->maybe_done = false;
+	call->trouble[0] = '\0';
+}
+
+int dbha__call_node(const struct call *call, const struct dbha_conn *slot)
+{
+	return (int)(slot->pool - call->h->pools);
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------------ */
+
+void dbha__call_describe_nodes(dbha *h, char *message, size_t size)
+{
+	struct shared_view *shared = dbha__view_take(&h->view);
+	size_t used = strlen(message);
+	for (int i = 0; i < shared->view.n_nodes && used < size; i++) {
+		const struct node_view *node = &shared->view.nodes[i];
+		const char *role = node->role == DBHA_ROLE_UNKNOWN ? "" : dbha_role_name(node->role);
+		int n = snprintf(message + used, size - used, "%s%s is %s%s%s%s%s%s", i ? "; " : "", h->config.nodes[i].name,
+		                 dbha_state_name(node->state), *role ? " as a " : "", role, node->why[0] ? " (" : "", node->why,
+		                 node->why[0] ? ")" : "");
+		used += n > 0 ? (size_t)n : 0;
+	}
+	dbha__view_drop(shared);
+}
+
+static void fail_no_node(struct call *call, const struct route_query *query, dbha_error *err)
+{
+	long long ms = (long long)(dbha__clock_now() - call->began_us) / 1000;
+	STATS_ADD(&call->h->handle_stats, timeouts, 1);
+	dbha__fail(err, DBHA_ERR_NO_NODE, "looked for %s for %lld ms and found none%s%s; ", dbha__route_wanted(query), ms,
+	           call->trouble[0] ? "; last trouble: " : "", call->trouble);
+	dbha__call_describe_nodes(call->h, err->message, sizeof err->message);
+}
+
+static void fail_refused(struct call *call, int code, const char *what, dbha_error *err)
+{
+	dbha__fail(err, code, "%s: ", what);
+	dbha__call_describe_nodes(call->h, err->message, sizeof err->message);
+}
+
+/* Who holds the connections, for how long, and whether more could be made: what somebody who sizes a pool has to know. */
+static void fail_pool(struct call *call, int node, bool too_many, dbha_error *err)
+{
+	dbha *h = call->h;
+	int64_t now = dbha__clock_now();
+	struct pool_report report;
+	dbha__pool_report(&h->pools[node], now, &report);
+	STATS_ADD(&h->stats[node], pool_refused, 1);
+	char failing[DBHA_WHY_MAX + 32] = "";
+	if (report.connect_failed_us)
+		snprintf(failing, sizeof failing, "; connects are failing: %s", report.connect_why);
+	char waited[64];
+	if (too_many)
+		snprintf(waited, sizeof waited, "pool_max_waiting (%d) callers wait already", h->pools[node].limits.max_waiting);
+	else
+		snprintf(waited, sizeof waited, "waited %lld ms", (long long)(now - call->began_us) / 1000);
+	dbha__fail(err, DBHA_ERR_POOL,
+	           "no connection to %s came free: %s; %d of pool_max_size %d are held, the longest for %lld ms, %d are being "
+	           "made, %d callers wait%s",
+	           h->config.nodes[node].name, waited, report.counts.used, h->pools[node].limits.max_size,
+	           (long long)report.longest_use_us / 1000, report.counts.connecting, report.counts.waiting, failing);
+	snprintf(err->node, sizeof err->node, "%s", h->config.nodes[node].name);
+}
+
+static void fail_closed(dbha_error *err)
+{
+	dbha__fail(err, DBHA_ERR_CLOSED, "the handle was closed while the call was waiting");
+}
+
+/* ---- routing ----------------------------------------------------------------------------------------------- */
+
+struct decision {
+	struct route route;
+	uint64_t version; /* of the view it was made on */
+	uint64_t generation;
+};
+
+static void route(struct call *call, struct route_query *query, struct decision *decision)
+{
+	dbha *h = call->h;
+	int in_use[CONFIG_NODES_MAX];
+	query->avoid = call->avoid;
+	if (query->intent != DBHA_WRITE && h->config.n_nodes > 2) {
+		for (int i = 0; i < h->config.n_nodes; i++)
+			in_use[i] = atomic_load_explicit(&h->pools[i].in_use, memory_order_relaxed);
+		query->in_use = in_use;
+		query->random = dbha__life_random(h);
+	}
+	struct shared_view *shared = dbha__view_take(&h->view);
+	decision->route = dbha__route(&shared->view, query);
+	decision->version = shared->view.version;
+	if (decision->route.node >= 0)
+		decision->generation = shared->view.nodes[decision->route.node].generation;
+	dbha__view_drop(shared);
+	query->in_use = NULL;
+}
+
+bool dbha__call_pause(struct call *call)
+{
+	const struct config_options *options = &call->h->config.options;
+	struct rng rng = {.state = dbha__life_random(call->h)};
+	int64_t pause = dbha__backoff_us(&rng, options->retry_backoff_ms, options->retry_backoff_max_ms, call->pauses++);
+	int64_t now = dbha__clock_now();
+	int64_t until = now + pause < call->deadline ? now + pause : call->deadline;
+	struct shared_view *shared = dbha__view_take(&call->h->view);
+	uint64_t version = shared->view.version;
+	dbha__view_drop(shared);
+	dbha__view_wait(&call->h->view, version, until);
+	return dbha__clock_now() < call->deadline;
+}
+
+/*
+ * Whether a connection out of the pool is alive, and fit for what it is wanted for: the session of a standby that was
+ * promoted was made read-only; for a write it is opened up.
+ */
+static bool ready_for(struct call *call, struct dbha_conn *slot, bool writes)
+{
+	if (slot->rested_us > LOOK_AFTER_US && dbha__conn_is_dead(slot->conn)) {
+		/* Each dead connection is met once, so that this needs no pause; what it means the monitor finds out. */
+		dbha__monitor_alarm(&call->h->monitor);
+		dbha__call_return(call->h, slot, false, call->deadline);
+		return false;
+	}
+	if (!writes || !slot->conn->read_only_set)
+		return true;
+	int64_t until = dbha__clock_now() + TIDY_US;
+	if (dbha__exec_command(slot->conn, "RESET default_transaction_read_only",
+	                       until < call->deadline ? until : call->deadline)) {
+		slot->conn->read_only_set = false;
+		return true;
+	}
+	dbha__call_return(call->h, slot, false, call->deadline);
+	return false;
+}
+
+static enum acquire_end take(struct call *call, const struct decision *decision, struct dbha_conn **slot)
+{
+	dbha *h = call->h;
+	int64_t now = call->pauses || call->last_node >= 0 ? dbha__clock_now() : call->began_us;
+	int64_t deadline = call->deadline;
+	if (h->config.options.pool_timeout_ms && now + ms_to_us(h->config.options.pool_timeout_ms) < deadline)
+		deadline = now + ms_to_us(h->config.options.pool_timeout_ms);
+	struct acquire how = {
+	    .ticket = call->ticket,
+	    .generation = decision->generation,
+	    .now = now,
+	    .deadline = deadline,
+	    .connector = &h->wake,
+	};
+	struct stats *stats = &h->stats[decision->route.node];
+	enum acquire_end end = dbha__pool_acquire(&h->pools[decision->route.node], &how, slot);
+	if (*slot && (*slot)->since_us != now)
+		STATS_ADD(stats, wait_us, (*slot)->since_us - now);
+	return end;
+}
+
+/* The node could not be connected to: remember why, look around, and give it and the others a moment. */
+static void avoid_node(struct call *call, int node)
+{
+	struct pool_report report;
+	dbha__pool_report(&call->h->pools[node], 0, &report);
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name, report.connect_why);
+	call->avoid |= 1u << node;
+	dbha__monitor_alarm(&call->h->monitor);
+	dbha__call_pause(call);
+}
+
+/* Waits for the view to become another one. False: it is time to give up. */
+static bool wait_for_view(struct call *call, uint64_t version)
+{
+	dbha__monitor_alarm(&call->h->monitor);
+	return dbha__view_wait(&call->h->view, version, call->deadline);
+}
+
+/* What a route that leads to no node means for the call. True: look again. */
+static bool no_route(struct call *call, const struct route_query *query, const struct decision *decision, dbha_error *err)
+{
+	switch (decision->route.end) {
+	case ROUTE_SPLIT_BRAIN:
+		fail_refused(call, DBHA_ERR_SPLIT_BRAIN,
+		             "two primaries on the same timeline, writes are refused until one of them goes away", err);
+		return false;
+	case ROUTE_FOREIGN:
+		fail_refused(call, DBHA_ERR_FOREIGN, "every node that answers belongs to another cluster", err);
+		return false;
+	case ROUTE_REFUSED:
+		fail_refused(call, DBHA_ERR_NO_NODE, "every node refuses the connection", err);
+		return false;
+	case ROUTE_WAIT:
+	case ROUTE_NODE:
+		break;
+	}
+	if (atomic_load(&call->h->closed))
+		fail_closed(err);
+	else if (!wait_for_view(call, decision->version) && dbha__clock_now() >= call->deadline)
+		fail_no_node(call, query, err);
+	else
+		return true;
+	return false;
+}
+
+/* What a pool that gave no connection means for the call. True: look again. */
+static bool no_slot(struct call *call, const struct route_query *query, const struct decision *decision,
+                    enum acquire_end end, dbha_error *err)
+{
+	int node = decision->route.node;
+	switch (end) {
+	case ACQUIRE_TIMEOUT:
+	case ACQUIRE_TOO_MANY:
+		fail_pool(call, node, end == ACQUIRE_TOO_MANY, err);
+		return false;
+	case ACQUIRE_STOPPED:
+		fail_closed(err);
+		return false;
+	case ACQUIRE_REROUTE:
+		dbha__view_wait(&call->h->view, decision->version, dbha__clock_now() + VIEW_GAP_US);
+		break;
+	case ACQUIRE_NO_CONNECTION:
+		avoid_node(call, node);
+		break;
+	case ACQUIRED:
+		break;
+	}
+	if (dbha__clock_now() < call->deadline)
+		return true;
+	fail_no_node(call, query, err);
+	return false;
+}
+
+struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
+{
+	const struct config_options *options = &call->h->config.options;
+	struct route_query query = {
+	    .intent = call->intent,
+	    .target = (enum target)options->target_session_attrs,
+	    .max_lag_ms = options->max_lag_ms,
+	};
+	for (;;) {
+		struct decision decision = {0};
+		struct dbha_conn *slot = NULL;
+		bool again;
+		route(call, &query, &decision);
+		if (decision.route.end == ROUTE_NODE) {
+			enum acquire_end end = take(call, &decision, &slot);
+			if (slot && ready_for(call, slot, decision.route.writes))
+				return slot;
+			again = no_slot(call, &query, &decision, end, err);
+		} else {
+			again = no_route(call, &query, &decision, err);
+		}
+		if (!again) {
+			/* Nothing has been sent by this attempt; an earlier one of the same call may have been executed. */
+			err->retry_safe = true;
+			err->outcome_unknown = call->maybe_done;
+			err->attempts = call->sent;
+			return NULL;
+		}
+	}
+}
+
+/* ---- coming back ------------------------------------------------------------------------------------------- */
+
+static bool tidy(struct dbha_conn *slot, int64_t deadline)
+{
+	switch (dbha__conn_state(slot->conn)) {
+	case CONN_IDLE:
+		return true;
+	case CONN_IN_TRANSACTION:
+		STATS_ADD(slot->pool->stats, rollbacks, 1);
+		return dbha__exec_command(slot->conn, "ROLLBACK", deadline) &&
+		       dbha__conn_state(slot->conn) == CONN_IDLE;
+	case CONN_UNUSABLE:
+		break;
+	}
+	return false;
+}
+
+void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable, int64_t deadline)
+{
+	bool keep = reusable && tidy(slot, deadline);
+	struct dbha_conn *unwanted = dbha__pool_release(slot->pool, slot, keep, dbha__clock_now());
+	if (!unwanted)
+		return;
+	dbha__pool_dispose(unwanted);
+	/* Its place is free: somebody may be waiting for a connect that could not be made before. */
+	dbha__wake_signal(&h->wake);
+}

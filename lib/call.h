@@ -1,0 +1,54 @@
+/*
+ * call: what every public call that needs a connection has in common: its deadline, its place in the order of arrival, the
+ * nodes that have failed it, and the way from an intent to a connection.
+ */
+#ifndef DBHA_CALL_H
+#define DBHA_CALL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "life.h"
+#include "pool.h"
+#include "route.h"
+
+struct call {
+	dbha *h;
+	dbha_intent intent;
+	int64_t began_us;
+	int64_t deadline;
+	uint64_t ticket;
+	uint32_t avoid;   /* nodes that have failed this call, see struct route_query */
+	int pauses;       /* backoffs taken */
+	int last_node;    /* the last connection was to; -1: there was none */
+	int rounds;       /* connections it was tried on */
+	int sent;         /* times the statement was sent */
+	bool maybe_done;  /* an attempt that is being repeated may have been executed (only where that is allowed) */
+	char trouble[DBHA_WHY_MAX]; /* what went wrong last, for the message at the deadline */
+};
+
+/* Begins. timeout_ms: 0 takes call_timeout. */
+void dbha__call_begin(struct call *call, dbha *h, dbha_intent intent, int timeout_ms);
+
+/* A connection to the right node, before the deadline; or NULL with `err` (not NULL) filled. */
+struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err);
+
+/* The node of a connection. */
+int dbha__call_node(const struct call *call, const struct dbha_conn *slot);
+
+/*
+ * Pauses before the next attempt: exponential backoff with full jitter, cut short when the topology changes. False: the
+ * deadline has passed.
+ */
+bool dbha__call_pause(struct call *call);
+
+/*
+ * Gives a connection back, after use. reusable: as far as the caller knows. An open transaction is rolled back, which may
+ * take until `deadline` (monotonic us).
+ */
+void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable, int64_t deadline);
+
+/* Appends "NAME is STATE (why)" for every node to a message of `size`. */
+void dbha__call_describe_nodes(dbha *h, char *message, size_t size);
+
+#endif

@@ -1,0 +1,203 @@
+/*
+ * statement: dbha_exec. Route, take a connection, send, wait; then done, again, or report.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "call.h"
+#include "clock.h"
+#include "dbha.h"
+#include "error.h"
+#include "exec.h"
+#include "retry.h"
+#include "sqlstate.h"
+
+/* How long to wait for a second opinion on a node that refused a write. */
+#define SECOND_LOOK_US ((int64_t)500000)
+
+static int check_request(const dbha_request *rq, PGresult **result, dbha_error *err)
+{
+	if (!result)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: result is NULL: give it the address of a PGresult *");
+	*result = NULL;
+	if (!rq)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request is NULL");
+	if (rq->size != sizeof *rq)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.size is %zu, not %zu: set it to sizeof(dbha_request)",
+		                  rq->size, sizeof *rq);
+	if (!rq->sql)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.sql is NULL");
+	if (rq->n_params < 0 || rq->n_params > 65535)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.n_params is %d: 0 to 65535 are possible", rq->n_params);
+	if (rq->n_params > 0 && !rq->values)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.values is NULL for %d parameters", rq->n_params);
+	if (rq->result_format != 0 && rq->result_format != 1)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.result_format is %d: 0 (text) or 1 (binary)",
+		                  rq->result_format);
+	if (rq->timeout_ms < 0)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.timeout_ms is %d: 0 or more", rq->timeout_ms);
+	if (rq->intent < DBHA_DEFAULT || rq->intent > DBHA_WRITE)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.intent is %d: DBHA_DEFAULT, DBHA_READ or DBHA_WRITE",
+		                  (int)rq->intent);
+	for (int i = 0; rq->formats && i < rq->n_params; i++)
+		if (rq->formats[i] == 1 && rq->values[i] && !rq->lengths)
+			return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: parameter %d is binary, but request.lengths is NULL", i + 1);
+	return DBHA_OK;
+}
+
+/* What the message says beside the server's or libpq's own words. */
+static const char *advice_for(const struct retry *retry)
+{
+	switch (retry->code) {
+	case DBHA_ERR_TIMEOUT:
+		return retry->outcome_unknown ? "; it may still be executed" : "";
+	case DBHA_ERR_UNKNOWN:
+		return "; whether it was executed is unknown: do not repeat it unless that is harmless";
+	case DBHA_ERR_LOST:
+		return "; it was not executed";
+	default:
+		return "";
+	}
+}
+
+static int report(const struct call *call, const struct attempt *attempt, const struct retry *retry, dbha_error *err)
+{
+	dbha *h = call->h;
+	if (retry->outcome_unknown)
+		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
+	if (retry->code == DBHA_ERR_TIMEOUT)
+		STATS_ADD(&h->stats[call->last_node], timeouts, 1);
+	dbha__fail(err, retry->code, "%s%s (%s, after %lld ms)", attempt->message, advice_for(retry),
+	           h->config.nodes[call->last_node].name, (long long)(dbha__clock_now() - call->began_us) / 1000);
+	if (retry->code == DBHA_ERR_SERVER)
+		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
+	err->retry_safe = retry->retry_safe;
+	err->outcome_unknown = retry->outcome_unknown || call->maybe_done;
+	err->attempts = call->sent;
+	snprintf(err->node, sizeof err->node, "%s", h->config.nodes[call->last_node].name);
+	return retry->code;
+}
+
+/*
+ * 25006 on a write. Either the node is no longer the primary: then the view will say so, and the write goes where it
+ * belongs. Or its sessions are read-only by configuration: then asking again would give the same answer for ever.
+ */
+static bool still_the_primary(struct call *call, int node, int64_t refused_us)
+{
+	dbha *h = call->h;
+	int64_t until = refused_us + SECOND_LOOK_US < call->deadline ? refused_us + SECOND_LOOK_US : call->deadline;
+	for (;;) {
+		struct shared_view *shared = dbha__view_take(&h->view);
+		bool looked = shared->view.nodes[node].seen_us > refused_us;
+		bool primary = shared->view.primary == node;
+		dbha__view_drop(shared);
+		if (!primary)
+			return false;
+		if (looked)
+			return true;
+		if (dbha__clock_now() >= until || !dbha__call_pause(call))
+			return false;
+	}
+}
+
+/* The pause before the next attempt: none the first time, because the cause is most often this one connection. */
+static bool pause_before_next(struct call *call)
+{
+	if (call->rounds > 1)
+		return dbha__call_pause(call);
+	return dbha__clock_now() < call->deadline;
+}
+
+/* Whether to go round again after a failure; if not, `retry` is what to report. */
+static bool goes_again(struct call *call, const struct attempt *attempt, const struct verdict *verdict,
+                       const struct retry *retry)
+{
+	if (retry->action == RETRY_REPORT)
+		return false;
+	int node = call->last_node;
+	bool read_only = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "25006") == 0;
+	if (read_only && call->intent == DBHA_READ)
+		call->intent = DBHA_WRITE; /* it turned out to be a write: the primary has to do it */
+	else if (read_only && still_the_primary(call, node, dbha__clock_now()))
+		return false;
+	else if (retry->action == RETRY_ELSEWHERE)
+		call->avoid |= 1u << node;
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name, attempt->message);
+	if (verdict->effect == EFFECT_UNKNOWN && call->intent != DBHA_READ)
+		call->maybe_done = true;
+	STATS_ADD(&call->h->stats[node], retries, 1);
+	return pause_before_next(call);
+}
+
+static void count(struct call *call, const struct attempt *attempt)
+{
+	struct stats *stats = &call->h->stats[call->last_node];
+	if (attempt->end == ATTEMPT_OK || attempt->end == ATTEMPT_ERROR)
+		STATS_ADD(stats, statements, 1);
+	if (attempt->end == ATTEMPT_ERROR)
+		STATS_ADD(stats, statement_errors, 1);
+}
+
+/* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
+static bool run_once(struct call *call, const dbha_request *rq, PGresult **result, dbha_error *err, int *code)
+{
+	dbha *h = call->h;
+	struct dbha_conn *slot = dbha__call_connection(call, err);
+	if (!slot) {
+		*code = err->code;
+		return true;
+	}
+	int node = dbha__call_node(call, slot);
+	if (call->last_node >= 0 && call->last_node != node)
+		STATS_ADD(&h->stats[node], reroutes, 1);
+	call->last_node = node;
+
+	struct attempt attempt;
+	call->rounds++;
+	dbha__exec(slot->conn, rq, call->deadline, &attempt);
+	call->sent += attempt.end != ATTEMPT_NOT_SENT;
+	count(call, &attempt);
+	struct verdict verdict = dbha__sqlstate_judge(attempt.end, attempt.sqlstate, attempt.answered);
+	dbha__call_return(h, slot, verdict.keep, call->deadline);
+	*result = attempt.result;
+	*code = DBHA_OK;
+	if (attempt.end == ATTEMPT_OK)
+		return true;
+
+	if (verdict.alarm)
+		dbha__monitor_alarm(&h->monitor);
+	/* A read that has turned into a write is judged as one. */
+	bool reads = call->intent == DBHA_READ;
+	struct statement_facts facts = {
+	    .reads = reads,
+	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
+	    .atomic = reads || dbha__retry_atomic(rq->sql),
+	};
+	struct retry retry = dbha__retry(attempt.end, &verdict, &facts);
+	if (!goes_again(call, &attempt, &verdict, &retry)) {
+		*code = report(call, &attempt, &retry, err);
+		return true;
+	}
+	PQclear(attempt.result);
+	*result = NULL;
+	return false;
+}
+
+int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
+{
+	dbha_error unwanted;
+	if (!err)
+		err = &unwanted;
+	int code = check_request(request, result, err);
+	if (code != DBHA_OK)
+		return code;
+	code = dbha__life_enter(h, err);
+	if (code != DBHA_OK)
+		return code;
+	struct call call;
+	dbha__call_begin(&call, h, request->intent, request->timeout_ms);
+	while (!run_once(&call, request, result, err, &code))
+		;
+	dbha__life_leave(h);
+	return code;
+}
