@@ -1,0 +1,329 @@
+/*
+ * option: the table of the library's options, and the parser, validator and printer that read it.
+ */
+#include "option.h"
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+
+/* In the order of enum target. */
+static const char *const target_words[] = {"any",     "read-write",     "read-only", "primary",
+                                           "standby", "prefer-standby", NULL};
+/* In the order of the levels of base/trace. */
+static const char *const level_words[] = {"off", "error", "warning", "info", "debug", NULL};
+
+#define SECOND 1000
+#define MINUTE (60 * SECOND)
+#define HOUR   (60 * MINUTE)
+#define DAY    (24 * HOUR)
+
+#define TIME_ROW(name, member, def, low, high, bare, accepted, text)                                                   \
+	{                                                                                                                  \
+		{name, "time", def, accepted, text}, OPTION_TIME, low, high, bare, NULL,                                       \
+		    offsetof(struct config_options, member)                                                                    \
+	}
+#define INTEGER_ROW(name, def, low, high, accepted, text)                                                              \
+	{                                                                                                                  \
+		{#name, "integer", def, accepted, text}, OPTION_INTEGER, low, high, 1, NULL,                                   \
+		    offsetof(struct config_options, name)                                                                      \
+	}
+#define ENUM_ROW(name, def, words, accepted, text)                                                                     \
+	{                                                                                                                  \
+		{#name, "enum", def, accepted, text}, OPTION_ENUM, 0, INT_MAX, 1, words, offsetof(struct config_options, name) \
+	}
+#define TEXT_ROW(name, accepted, text)                                                                                 \
+	{                                                                                                                  \
+		{#name, "text", "", accepted, text}, OPTION_TEXT, 0, 0, 1, NULL, offsetof(struct config_options, name)         \
+	}
+
+/*
+ * The order is the order of the manual. `accepted` is written out by hand because it is a constant string of the public
+ * interface; tests/unit/test_option.c holds it against min, max and the words.
+ */
+static const struct option options[] = {
+    ENUM_ROW(target_session_attrs, "primary", target_words,
+             "any, read-write, read-only, primary, standby, prefer-standby",
+             "Which node serves work that does not say whether it reads or writes, with libpq's meaning. libpq's own "
+             "default is any; here it is primary, because work that says nothing may write."),
+    TIME_ROW("call_timeout", call_timeout_ms, "30s", 1, DAY, 1, "1ms to 1d",
+             "Deadline of a call that names none: DNS, connecting, waiting, execution and retries together."),
+    TIME_ROW("connect_timeout", connect_timeout_ms, "5s", 100, HOUR, SECOND,
+             "100ms to 1h; a bare number is seconds, as in libpq; 0 or less, no limit in libpq, is refused",
+             "Limit of one connection attempt to one node."),
+    INTEGER_ROW(pool_max_size, "10", 1, 10000, "1 to 10000", "Most connections to each node."),
+    INTEGER_ROW(pool_min_size, "1", 0, 1000, "0 to 1000", "Connections kept open to each node."),
+    TIME_ROW("pool_timeout", pool_timeout_ms, "0", 0, DAY, 1, "0 to 1d",
+             "Longest wait for a connection of the pool; 0: the deadline of the call alone decides."),
+    INTEGER_ROW(pool_max_waiting, "0", 0, 1000000, "0 to 1000000",
+                "Most callers that may wait for a connection to one node; 0: no limit."),
+    TIME_ROW("pool_max_idle", pool_max_idle_ms, "10min", 1, 7 * DAY, 1, "1ms to 7d",
+             "A connection above pool_min_size that nobody needed for this long is closed."),
+    TIME_ROW("pool_max_lifetime", pool_max_lifetime_ms, "1h", 0, 7 * DAY, 1, "0 to 7d",
+             "A connection is replaced at this age, give or take some jitter; 0: no limit."),
+    INTEGER_ROW(pool_max_connecting, "3", 1, 100, "1 to 100",
+                "Connection attempts under way at one time to each node, so that a failover is no stampede."),
+    TIME_ROW("probe_interval", probe_interval_ms, "1s", 100, HOUR, 1, "100ms to 1h",
+             "Time between two health probes of a node."),
+    TIME_ROW("probe_interval_fast", probe_interval_fast_ms, "5ms", 1, 10 * SECOND, 1, "1ms to 10s",
+             "Time between two health probes of a node while there is no primary."),
+    TIME_ROW("probe_timeout", probe_timeout_ms, "1s", 10, MINUTE, 1, "10ms to 1min",
+             "A probe without an answer for this long has failed."),
+    INTEGER_ROW(probe_failures, "3", 1, 100, "1 to 100", "Failed probes in a row before a silent node counts as down."),
+    TIME_ROW("max_lag", max_lag_ms, "0", 0, DAY, 1, "0 to 1d",
+             "A standby that lags by more than this serves no reads; 0: no limit."),
+    TIME_ROW("retry_backoff", retry_backoff_ms, "10ms", 1, MINUTE, 1, "1ms to 1min",
+             "Upper bound of the first random pause between two attempts; it doubles with each one."),
+    TIME_ROW("retry_backoff_max", retry_backoff_max_ms, "1s", 1, 10 * MINUTE, 1, "1ms to 10min",
+             "Largest upper bound of the random pause between two attempts."),
+    INTEGER_ROW(statement_cache_size, "100", 0, 10000, "0 to 10000",
+                "Prepared statements kept per connection; 0: nothing is prepared, as some poolers need."),
+    ENUM_ROW(log_level, "off", level_words, "off, error, warning, info, debug, or their numbers 0 to 4",
+             "How much is written to log_file."),
+    TEXT_ROW(log_file, "a path, or stderr", "Where the log goes; not set: nowhere."),
+};
+
+#define N_OPTIONS ((int)(sizeof options / sizeof options[0]))
+
+const struct option *dbha__option_at(int index)
+{
+	return index >= 0 && index < N_OPTIONS ? &options[index] : NULL;
+}
+
+const struct option *dbha__option_find(const char *name)
+{
+	for (int i = 0; i < N_OPTIONS; i++)
+		if (strcmp(options[i].info.name, name) == 0)
+			return &options[i];
+	return NULL;
+}
+
+void dbha__option_env(const struct option *option, char name[OPTION_ENV_MAX])
+{
+	snprintf(name, OPTION_ENV_MAX, "DBHA_%s", option->info.name);
+	/* Not toupper(): a Turkish locale would make another letter of the i. */
+	for (char *c = name; *c; c++)
+		if (*c >= 'a' && *c <= 'z')
+			*c = (char)(*c - 'a' + 'A');
+}
+
+/* ---- Parsing ---- */
+
+static const struct unit {
+	const char *name;
+	int ms;
+} units[] = {{"d", DAY}, {"h", HOUR}, {"min", MINUTE}, {"s", SECOND}, {"ms", 1}};
+
+/* Milliseconds of a unit's name; 0 for one that is not known. As in PostgreSQL, case matters. */
+static int unit_ms(const char *name, int bare_ms)
+{
+	if (!*name)
+		return bare_ms;
+	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+		if (strcmp(name, units[i].name) == 0)
+			return units[i].ms;
+	return 0;
+}
+
+/* Reads up to nine digits, which always fit. Moves *text behind them and returns how many there were. */
+static int read_digits(const char **text, int64_t *number)
+{
+	int n = 0;
+	for (*number = 0; **text >= '0' && **text <= '9'; ++*text)
+		if (++n <= 9)
+			*number = *number * 10 + (**text - '0');
+	return n;
+}
+
+/* Anything of more than nine digits is beyond every range of the table; -1 is never inside one. */
+static int64_t parse_integer(const char *text)
+{
+	int64_t number;
+	int n = read_digits(&text, &number);
+	return n < 1 || n > 9 || *text ? -1 : number;
+}
+
+/* "5s", "1.5 min", "200". Returns -1 where it is no time, or no whole number of milliseconds. */
+static int64_t parse_time(const char *text, int bare_ms)
+{
+	int64_t whole, fraction = 0, scale = 1;
+	int n = read_digits(&text, &whole), n_fraction = 0;
+	if (*text == '.') {
+		text++;
+		n_fraction = read_digits(&text, &fraction);
+		if (n_fraction < 1 || n_fraction > 9)
+			return -1;
+	}
+	while (*text == ' ')
+		text++;
+	int64_t ms = unit_ms(text, bare_ms);
+	if (n < 1 || n > 9 || ms == 0)
+		return -1;
+	for (int i = 0; i < n_fraction; i++)
+		scale *= 10;
+	return fraction * ms % scale ? -1 : whole * ms + fraction * ms / scale;
+}
+
+/* The index of a word, or its number. */
+static int64_t parse_enum(const char *text, const char *const *words, bool numbers)
+{
+	int n = 0;
+	for (; words[n]; n++)
+		if (strcmp(words[n], text) == 0)
+			return n;
+	int64_t number = numbers ? parse_integer(text) : -1;
+	return number < n ? number : -1;
+}
+
+static int refuse(const struct option *option, const char *value, const char *origin, dbha_error *err)
+{
+	const char *kind = option->type == OPTION_TIME      ? " (units ms, s, min, h, d, as in 200ms)"
+	                   : option->type == OPTION_INTEGER ? " (a whole number)"
+	                                                    : "";
+	return dbha__fail(err, DBHA_ERR_CONFIG, "%s: \"%s\"%s%s is not accepted; accepted: %s%s", option->info.name,
+	                  dbha__option_shown(value).text, origin ? " from " : "", origin ? origin : "",
+	                  option->info.accepted, kind);
+}
+
+static int parse_text(char **member, const char *value, dbha_error *err)
+{
+	char *copy = NULL;
+	if (*value && !(copy = strdup(value)))
+		return dbha__fail(err, DBHA_ERR_MEMORY, "out of memory");
+	free(*member);
+	*member = copy;
+	return DBHA_OK;
+}
+
+int dbha__option_parse(const struct option *option, const char *value, const char *origin, struct config_options *out,
+                       dbha_error *err)
+{
+	void *member = (char *)out + option->offset;
+	if (option->type == OPTION_TEXT)
+		return parse_text(member, value, err);
+
+	int64_t number = -1;
+	if (option->type == OPTION_TIME)
+		number = parse_time(value, option->bare_ms);
+	else if (option->type == OPTION_INTEGER)
+		number = parse_integer(value);
+	else
+		number = parse_enum(value, option->words, option->words == level_words);
+	if (number < option->min || number > option->max)
+		return refuse(option, value, origin, err);
+	*(int *)member = (int)number;
+	return DBHA_OK;
+}
+
+/* ---- Printing ---- */
+
+const char *dbha__option_print(const struct option *option, const struct config_options *in, char buf[OPTION_PRINT_MAX])
+{
+	const void *member = (const char *)in + option->offset;
+	if (option->type == OPTION_TEXT)
+		return *(char *const *)member;
+	int number = *(const int *)member;
+	if (option->type == OPTION_ENUM)
+		return option->words[number];
+
+	const char *unit = "";
+	for (size_t i = 0; option->type == OPTION_TIME && number && i < sizeof units / sizeof units[0]; i++)
+		if (number % units[i].ms == 0) {
+			number /= units[i].ms;
+			unit = units[i].name;
+			break;
+		}
+	snprintf(buf, OPTION_PRINT_MAX, "%d%s", number, unit);
+	return buf;
+}
+
+struct option_shown dbha__option_shown(const char *value)
+{
+	struct option_shown shown;
+	size_t n = 0;
+	/* Room is left for the dots and the NUL. */
+	for (; value[n] && n < sizeof shown.text - 4; n++) {
+		unsigned char c = (unsigned char)value[n];
+		shown.text[n] = c < 0x20 || c == 0x7f ? '?' : (char)c;
+	}
+	strcpy(shown.text + n, value[n] ? "..." : "");
+	return shown;
+}
+
+/* ---- All of them ---- */
+
+int dbha__options_init(struct config_options *out, dbha_error *err)
+{
+	memset(out, 0, sizeof *out);
+	for (int i = 0; i < N_OPTIONS; i++) {
+		int rc = dbha__option_parse(&options[i], options[i].info.default_value, "the table of defaults", out, err);
+		if (rc != DBHA_OK)
+			return rc;
+	}
+	return DBHA_OK;
+}
+
+void dbha__options_fini(struct config_options *o)
+{
+	free(o->log_file);
+	o->log_file = NULL;
+}
+
+int dbha__options_copy(struct config_options *out, const struct config_options *in, dbha_error *err)
+{
+	*out = *in;
+	out->log_file = NULL;
+	return in->log_file ? parse_text(&out->log_file, in->log_file, err) : DBHA_OK;
+}
+
+/* ---- "did you mean" ---- */
+
+#define GUESS_MAX 40 /* no option is longer; a longer word is no misspelling of one */
+
+static int least(int a, int b)
+{
+	return a < b ? a : b;
+}
+
+/* Insertions, deletions, changes and swaps of neighbours that lead from a to b. Both are shorter than GUESS_MAX. */
+static int edit_distance(const char *a, const char *b)
+{
+	int rows[3][GUESS_MAX + 1];
+	int n = (int)strlen(b);
+	for (int j = 0; j <= n; j++)
+		rows[0][j] = j;
+	for (int i = 1; a[i - 1]; i++) {
+		int *row = rows[i % 3], *above = rows[(i + 2) % 3], *above2 = rows[(i + 1) % 3];
+		row[0] = i;
+		for (int j = 1; j <= n; j++) {
+			row[j] = above[j - 1] + (a[i - 1] != b[j - 1]);
+			row[j] = least(row[j], least(above[j], row[j - 1]) + 1);
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+				row[j] = least(row[j], above2[j - 2] + 1);
+		}
+	}
+	return rows[strlen(a) % 3][n];
+}
+
+void dbha__option_guess(struct option_guess *guess, const char *candidate)
+{
+	size_t length = strlen(guess->word);
+	if (length >= GUESS_MAX || strlen(candidate) >= GUESS_MAX)
+		return;
+	/* Half of a word may be wrong ("pool_size"), but beyond four letters it is another word. */
+	int distance = edit_distance(guess->word, candidate), limit = least((int)length / 2, 4);
+	if (distance <= limit && (!guess->best || distance < guess->distance)) {
+		guess->best = candidate;
+		guess->distance = distance;
+	}
+}
+
+void dbha__option_guess_own(struct option_guess *guess)
+{
+	for (int i = 0; i < N_OPTIONS; i++)
+		dbha__option_guess(guess, options[i].info.name);
+}
