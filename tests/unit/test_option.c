@@ -1,0 +1,367 @@
+/*
+ * test_option: the table of options: defaults, ranges, units, words, printing, suggestions, messages.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "option.h"
+
+static const struct option *find(const char *name)
+{
+	const struct option *option = dbha__option_find(name);
+	ck_assert_msg(option, "no option %s", name);
+	return option;
+}
+
+static int *member(struct config_options *options, const char *name)
+{
+	return (int *)(void *)((char *)options + find(name)->offset);
+}
+
+/* The table again, by the brief and not by the code. */
+static const struct expected {
+	const char *name, *type, *default_value;
+	int value, min, max;
+} expected[] = {
+    {"target_session_attrs", "enum", "primary", TARGET_PRIMARY, TARGET_ANY, TARGET_PREFER_STANDBY},
+    {"call_timeout", "time", "30s", 30000, 1, 86400000},
+    {"connect_timeout", "time", "5s", 5000, 100, 3600000},
+    {"pool_min_size", "integer", "1", 1, 0, 1000},
+    {"pool_max_size", "integer", "10", 10, 1, 10000},
+    {"pool_timeout", "time", "0", 0, 0, 86400000},
+    {"pool_max_waiting", "integer", "0", 0, 0, 1000000},
+    {"pool_max_idle", "time", "10min", 600000, 1, 604800000},
+    {"pool_max_lifetime", "time", "1h", 3600000, 0, 604800000},
+    {"pool_max_connecting", "integer", "3", 3, 1, 100},
+    {"probe_interval", "time", "1s", 1000, 100, 3600000},
+    {"probe_interval_fast", "time", "5ms", 5, 1, 10000},
+    {"probe_timeout", "time", "1s", 1000, 10, 60000},
+    {"probe_failures", "integer", "3", 3, 1, 100},
+    {"max_lag", "time", "0", 0, 0, 86400000},
+    {"retry_backoff", "time", "10ms", 10, 1, 60000},
+    {"retry_backoff_max", "time", "1s", 1000, 1, 600000},
+    {"statement_cache_size", "integer", "100", 100, 0, 10000},
+    {"log_level", "enum", "off", 0, 0, 4},
+};
+#define N_EXPECTED (sizeof expected / sizeof expected[0])
+
+START_TEST(every_option_is_there)
+{
+	struct config_options options;
+	ck_assert_int_eq(dbha__options_init(&options, NULL), DBHA_OK);
+	for (size_t i = 0; i < N_EXPECTED; i++) {
+		const struct expected *e = &expected[i];
+		ck_assert_str_eq(find(e->name)->info.type, e->type);
+		ck_assert_str_eq(find(e->name)->info.default_value, e->default_value);
+		ck_assert_msg(*member(&options, e->name) == e->value, "%s: %d", e->name, *member(&options, e->name));
+		char buf[OPTION_PRINT_MAX];
+		ck_assert_str_eq(dbha__option_print(find(e->name), &options, buf), e->default_value);
+	}
+	ck_assert_ptr_null(options.log_file);
+	ck_assert_str_eq(find("log_file")->info.type, "text");
+	ck_assert_ptr_nonnull(dbha__option_at((int)N_EXPECTED));
+	ck_assert_ptr_null(dbha__option_at((int)N_EXPECTED + 1));
+	ck_assert_ptr_null(dbha__option_at(-1));
+	ck_assert_ptr_null(dbha__option_find("host"));
+	ck_assert_ptr_null(dbha__option_find(""));
+}
+END_TEST
+
+/* Two options may not share a member, and each one's text is a sentence. */
+START_TEST(the_table_is_sound)
+{
+	for (int i = 0; dbha__option_at(i); i++) {
+		const struct option *a = dbha__option_at(i);
+		size_t length = strlen(a->info.text);
+		ck_assert_msg(length > 10 && a->info.text[length - 1] == '.', "%s: %s", a->info.name, a->info.text);
+		ck_assert(*a->info.accepted);
+		for (int j = 0; j < i; j++) {
+			ck_assert_str_ne(a->info.name, dbha__option_at(j)->info.name);
+			ck_assert_uint_ne(a->offset, dbha__option_at(j)->offset);
+		}
+	}
+	ck_assert_ptr_nonnull(strstr(find("target_session_attrs")->info.text, "because work that says nothing may write"));
+}
+END_TEST
+
+/* `accepted` is text by hand: "LOW to HIGH" must print what min and max are. */
+START_TEST(accepted_tells_the_range)
+{
+	for (int i = 0; dbha__option_at(i); i++) {
+		const struct option *option = dbha__option_at(i);
+		struct config_options low = {0}, high = {0};
+		char low_text[OPTION_PRINT_MAX], high_text[OPTION_PRINT_MAX], range[80];
+		if (option->type == OPTION_TIME || option->type == OPTION_INTEGER) {
+			*member(&low, option->info.name) = option->min;
+			*member(&high, option->info.name) = option->max;
+			snprintf(range, sizeof range, "%s to %s", dbha__option_print(option, &low, low_text),
+			         dbha__option_print(option, &high, high_text));
+			ck_assert_msg(strncmp(option->info.accepted, range, strlen(range)) == 0, "%s: %s, not %s",
+			              option->info.name, option->info.accepted, range);
+		} else if (option->type == OPTION_ENUM) {
+			for (int w = 0; option->words[w]; w++)
+				ck_assert_msg(strstr(option->info.accepted, option->words[w]), "%s", option->words[w]);
+		}
+	}
+}
+END_TEST
+
+START_TEST(ranges_are_inclusive)
+{
+	for (size_t i = 0; i < N_EXPECTED; i++) {
+		const struct expected *e = &expected[i];
+		const char *unit = strcmp(e->type, "time") == 0 ? "ms" : "";
+		struct config_options options = {0};
+		char text[32];
+		if (strcmp(e->type, "enum") == 0)
+			continue;
+		const int inside[] = {e->min, e->max}, outside[] = {e->min - 1, e->max + 1};
+		for (int j = 0; j < 2; j++) {
+			snprintf(text, sizeof text, "%d%s", inside[j], unit);
+			ck_assert_msg(dbha__option_parse(find(e->name), text, NULL, &options, NULL) == DBHA_OK, "%s %s", e->name,
+			              text);
+			ck_assert_int_eq(*member(&options, e->name), inside[j]);
+			snprintf(text, sizeof text, "%d%s", outside[j], unit);
+			ck_assert_msg(dbha__option_parse(find(e->name), text, NULL, &options, NULL) == DBHA_ERR_CONFIG, "%s %s",
+			              e->name, text);
+			ck_assert_int_eq(*member(&options, e->name), inside[j]);
+		}
+	}
+}
+END_TEST
+
+static const struct value {
+	const char *name, *text;
+	int value; /* -1: refused */
+} values[] = {
+    /* units; a bare number is milliseconds */
+    {"call_timeout", "200ms", 200},
+    {"call_timeout", "200", 200},
+    {"call_timeout", "5s", 5000},
+    {"call_timeout", "5 s", 5000},
+    {"call_timeout", "2min", 120000},
+    {"call_timeout", "3h", 10800000},
+    {"call_timeout", "1d", 86400000},
+    {"call_timeout", "1.5s", 1500},
+    {"call_timeout", "0.25min", 15000},
+    {"call_timeout", "0.5ms", -1},
+    {"call_timeout", "1.0005s", -1},
+    {"call_timeout", "1.s", -1},
+    {"call_timeout", ".5s", -1},
+    {"call_timeout", "100us", -1},
+    {"call_timeout", "5S", -1},
+    {"call_timeout", "5m", -1},
+    {"call_timeout", "5sec", -1},
+    {"call_timeout", "5s ", -1},
+    {"call_timeout", " 5s", -1},
+    {"call_timeout", "", -1},
+    {"call_timeout", "s", -1},
+    {"call_timeout", "-1", -1},
+    {"call_timeout", "+5s", -1},
+    {"call_timeout", "1e3", -1},
+    {"call_timeout", "0x10", -1},
+    {"call_timeout", "0", -1},
+    {"call_timeout", "2d", -1},
+    {"call_timeout", "99999999999999999999", -1},
+    {"call_timeout", "99999999999999999999.5d", -1},
+    {"call_timeout", "0.99999999999999999999d", -1},
+    {"call_timeout", "999999999d", -1},
+    /* connect_timeout: a bare number is seconds; libpq's "no limit" is refused */
+    {"connect_timeout", "3", 3000},
+    {"connect_timeout", "0.5", 500},
+    {"connect_timeout", "250ms", 250},
+    {"connect_timeout", "1min", 60000},
+    {"connect_timeout", "0", -1},
+    {"connect_timeout", "-1", -1},
+    {"connect_timeout", "99ms", -1},
+    {"connect_timeout", "3601", -1},
+    /* whole numbers */
+    {"pool_max_size", "25", 25},
+    {"pool_max_size", "025", 25},
+    {"pool_max_size", "0", -1},
+    {"pool_max_size", "2.5", -1},
+    {"pool_max_size", "10k", -1},
+    {"pool_max_size", "ten", -1},
+    {"pool_max_size", "", -1},
+    {"pool_max_size", "-5", -1},
+    {"pool_max_size", "4294967306", -1},
+    {"pool_max_size", "18446744073709551626", -1},
+    {"pool_min_size", "0", 0},
+    {"statement_cache_size", "0", 0},
+    {"pool_timeout", "0", 0},
+    {"pool_max_lifetime", "0s", 0},
+    {"max_lag", "10s", 10000},
+    /* words */
+    {"target_session_attrs", "any", TARGET_ANY},
+    {"target_session_attrs", "read-write", TARGET_READ_WRITE},
+    {"target_session_attrs", "read-only", TARGET_READ_ONLY},
+    {"target_session_attrs", "primary", TARGET_PRIMARY},
+    {"target_session_attrs", "standby", TARGET_STANDBY},
+    {"target_session_attrs", "prefer-standby", TARGET_PREFER_STANDBY},
+    {"target_session_attrs", "master", -1},
+    {"target_session_attrs", "Primary", -1},
+    {"target_session_attrs", "prefer_standby", -1},
+    {"target_session_attrs", "3", -1},
+    {"target_session_attrs", "", -1},
+    {"log_level", "off", 0},
+    {"log_level", "error", 1},
+    {"log_level", "warning", 2},
+    {"log_level", "info", 3},
+    {"log_level", "debug", 4},
+    {"log_level", "0", 0},
+    {"log_level", "4", 4},
+    {"log_level", "5", -1},
+    {"log_level", "-1", -1},
+    {"log_level", "verbose", -1},
+};
+
+START_TEST(a_value_is_parsed_or_refused)
+{
+	const struct value *v = &values[_i];
+	struct config_options options;
+	dbha_error err = {0};
+	ck_assert_int_eq(dbha__options_init(&options, NULL), DBHA_OK);
+	int before = *member(&options, v->name);
+	int rc = dbha__option_parse(find(v->name), v->text, NULL, &options, &err);
+	if (v->value >= 0) {
+		ck_assert_msg(rc == DBHA_OK, "%s=%s: %s", v->name, v->text, err.message);
+		ck_assert_int_eq(*member(&options, v->name), v->value);
+		return;
+	}
+	char quoted[80];
+	snprintf(quoted, sizeof quoted, "\"%s\"", v->text);
+	ck_assert_msg(rc == DBHA_ERR_CONFIG, "%s=%s was taken", v->name, v->text);
+	ck_assert_int_eq(*member(&options, v->name), before);
+	ck_assert_str_eq(err.sqlstate, "22023");
+	ck_assert_msg(strstr(err.message, v->name) && strstr(err.message, quoted) &&
+	                  strstr(err.message, find(v->name)->info.accepted),
+	              "%s", err.message);
+}
+END_TEST
+
+START_TEST(connect_timeout_says_why_zero_is_refused)
+{
+	struct config_options options = {0};
+	dbha_error err = {0};
+	dbha__option_parse(find("connect_timeout"), "0", "PGCONNECT_TIMEOUT", &options, &err);
+	ck_assert_ptr_nonnull(strstr(err.message, "no limit in libpq, is refused"));
+	ck_assert_ptr_nonnull(strstr(err.message, "from PGCONNECT_TIMEOUT"));
+}
+END_TEST
+
+START_TEST(times_are_printed_in_the_unit_that_fits)
+{
+	static const struct {
+		int ms;
+		const char *text;
+	} cases[] = {{0, "0"},           {1, "1ms"},       {999, "999ms"},    {1000, "1s"},
+	             {1500, "1500ms"},   {60000, "1min"},  {61000, "61s"},    {3600000, "1h"},
+	             {5400000, "90min"}, {86400000, "1d"}, {604800000, "7d"}, {90000000, "25h"}};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct config_options options = {.max_lag_ms = cases[i].ms}, again = {0};
+		char buf[OPTION_PRINT_MAX];
+		const char *text = dbha__option_print(find("max_lag"), &options, buf);
+		ck_assert_str_eq(text, cases[i].text);
+		if (cases[i].ms <= 86400000) {
+			ck_assert_int_eq(dbha__option_parse(find("max_lag"), text, NULL, &again, NULL), DBHA_OK);
+			ck_assert_int_eq(again.max_lag_ms, cases[i].ms);
+		}
+	}
+}
+END_TEST
+
+START_TEST(texts_are_owned_and_copied)
+{
+	struct config_options a, b;
+	char buf[OPTION_PRINT_MAX], path[] = "/tmp/a";
+	ck_assert_int_eq(dbha__options_init(&a, NULL), DBHA_OK);
+	ck_assert_ptr_null(dbha__option_print(find("log_file"), &a, buf));
+	ck_assert_int_eq(dbha__option_parse(find("log_file"), "stderr", NULL, &a, NULL), DBHA_OK);
+	ck_assert_int_eq(dbha__option_parse(find("log_file"), path, NULL, &a, NULL), DBHA_OK);
+	path[5] = 'b';
+	a.pool_max_size = 77;
+	ck_assert_int_eq(dbha__options_copy(&b, &a, NULL), DBHA_OK);
+	dbha__options_fini(&a);
+	ck_assert_str_eq(b.log_file, "/tmp/a");
+	ck_assert_int_eq(b.pool_max_size, 77);
+	ck_assert_int_eq(dbha__option_parse(find("log_file"), "", NULL, &b, NULL), DBHA_OK);
+	ck_assert_ptr_null(b.log_file);
+	dbha__options_fini(&b);
+}
+END_TEST
+
+START_TEST(variables_are_named_after_options)
+{
+	char name[OPTION_ENV_MAX];
+	dbha__option_env(find("target_session_attrs"), name);
+	ck_assert_str_eq(name, "DBHA_TARGET_SESSION_ATTRS");
+	dbha__option_env(find("max_lag"), name);
+	ck_assert_str_eq(name, "DBHA_MAX_LAG");
+}
+END_TEST
+
+START_TEST(a_misspelt_name_is_guessed)
+{
+	static const struct {
+		const char *word, *guess;
+	} cases[] = {{"pool_size", "pool_max_size"},
+	             {"pool_max_siez", "pool_max_size"},
+	             {"poolmaxsize", "pool_max_size"},
+	             {"call_timout", "call_timeout"},
+	             {"probe_intervall", "probe_interval"},
+	             {"retry_backof", "retry_backoff"},
+	             {"loglevel", "log_level"},
+	             {"x", NULL},
+	             {"", NULL},
+	             {"frobnicate", NULL},
+	             {"a_word_that_is_so_long_that_it_cannot_be_any_option_of_ours", NULL}};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct option_guess guess = {.word = cases[i].word};
+		dbha__option_guess_own(&guess);
+		if (cases[i].guess)
+			ck_assert_msg(guess.best && strcmp(guess.best, cases[i].guess) == 0, "%s: %s", cases[i].word,
+			              guess.best ? guess.best : "nothing");
+		else
+			ck_assert_msg(!guess.best, "%s: %s", cases[i].word, guess.best);
+	}
+}
+END_TEST
+
+START_TEST(shown_values_are_short_and_printable)
+{
+	char much[500];
+	memset(much, 'x', sizeof much - 1);
+	much[sizeof much - 1] = '\0';
+	ck_assert_str_eq(dbha__option_shown("a\nb\033c\177").text, "a?b?c?");
+	ck_assert_str_eq(dbha__option_shown("").text, "");
+	ck_assert_str_eq(dbha__option_shown("p\xc3\xb6st").text, "p\xc3\xb6st");
+	struct option_shown shown = dbha__option_shown(much);
+	ck_assert_uint_eq(strlen(shown.text), OPTION_SHOWN_MAX - 1);
+	ck_assert_str_eq(shown.text + strlen(shown.text) - 3, "...");
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tcase = tcase_create("option");
+	tcase_add_test(tcase, every_option_is_there);
+	tcase_add_test(tcase, the_table_is_sound);
+	tcase_add_test(tcase, accepted_tells_the_range);
+	tcase_add_test(tcase, ranges_are_inclusive);
+	tcase_add_loop_test(tcase, a_value_is_parsed_or_refused, 0, sizeof values / sizeof values[0]);
+	tcase_add_test(tcase, connect_timeout_says_why_zero_is_refused);
+	tcase_add_test(tcase, times_are_printed_in_the_unit_that_fits);
+	tcase_add_test(tcase, texts_are_owned_and_copied);
+	tcase_add_test(tcase, variables_are_named_after_options);
+	tcase_add_test(tcase, a_misspelt_name_is_guessed);
+	tcase_add_test(tcase, shown_values_are_short_and_printable);
+	Suite *suite = suite_create("option");
+	suite_add_tcase(suite, tcase);
+	SRunner *runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
