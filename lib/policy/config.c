@@ -12,11 +12,6 @@
 #include "error.h"
 #include "option.h"
 
-static int no_memory(dbha_error *err)
-{
-	return dbha__fail(err, DBHA_ERR_MEMORY, "out of memory");
-}
-
 /* ---- Pairs ---- */
 
 static struct config_pair *pair_find(const struct config_pairs *pairs, const char *keyword)
@@ -31,12 +26,13 @@ static int pair_append(struct config_pairs *pairs, const char *keyword, char *va
 {
 	struct config_pair *items = realloc(pairs->items, (size_t)(pairs->n + 1) * sizeof *items);
 	if (!items)
-		return no_memory(err);
+		return dbha__no_memory(err);
 	pairs->items = items;
-	char *copy = strdup(keyword);
-	if (!copy)
-		return no_memory(err);
-	items[pairs->n++] = (struct config_pair){copy, value};
+	items[pairs->n].keyword = strdup(keyword);
+	items[pairs->n].value = value;
+	if (!items[pairs->n].keyword)
+		return dbha__no_memory(err);
+	pairs->n++;
 	return DBHA_OK;
 }
 
@@ -45,7 +41,7 @@ int dbha__pairs_set(struct config_pairs *pairs, const char *keyword, const char 
 	struct config_pair *pair = pair_find(pairs, keyword);
 	char *copy = strdup(value);
 	if (!copy)
-		return no_memory(err);
+		return dbha__no_memory(err);
 	if (pair) {
 		free(pair->value);
 		pair->value = copy;
@@ -176,10 +172,10 @@ struct entry {
 
 static struct entry list_entry(const char *list, int index)
 {
-	if (index >= list_count(list))
+	if (!list || index >= list_count(list))
 		return (struct entry){"", 0};
 	while (index-- > 0)
-		list = strchr(list, ',') + 1;
+		list += strcspn(list, ",") + 1;
 	return (struct entry){list, strcspn(list, ",")};
 }
 
@@ -293,8 +289,9 @@ static void node_name(struct config_node *node, const char *host)
 static int node_init(struct config_node *node, struct entry host, struct entry addr, struct entry port, dbha_error *err)
 {
 	if (!entry_copy(&node->host, host) || !entry_copy(&node->hostaddr, addr) || !entry_copy(&node->port, port))
-		return no_memory(err);
-	node_name(node, node->host ? node->host : node->hostaddr);
+		return dbha__no_memory(err);
+	const char *named = node->host ? node->host : node->hostaddr;
+	node_name(node, named ? named : "");
 	return DBHA_OK;
 }
 
@@ -439,7 +436,7 @@ int dbha__config_copy(struct config *out, const struct config *in, dbha_error *e
 		memcpy(node->name, in->nodes[i].name, sizeof node->name);
 		if (!copy_text(&node->host, in->nodes[i].host) || !copy_text(&node->hostaddr, in->nodes[i].hostaddr) ||
 		    !copy_text(&node->port, in->nodes[i].port))
-			rc = no_memory(err);
+			rc = dbha__no_memory(err);
 	}
 	for (int i = 0; rc == DBHA_OK && i < in->n_pairs; i++)
 		rc = dbha__pairs_set(&pairs, in->pairs[i].keyword, in->pairs[i].value, err);

@@ -193,7 +193,7 @@ static int parse_text(char **member, const char *value, dbha_error *err)
 {
 	char *copy = NULL;
 	if (*value && !(copy = strdup(value)))
-		return dbha__fail(err, DBHA_ERR_MEMORY, "out of memory");
+		return dbha__no_memory(err);
 	free(*member);
 	*member = copy;
 	return DBHA_OK;
@@ -246,11 +246,11 @@ struct option_shown dbha__option_shown(const char *value)
 	struct option_shown shown;
 	size_t n = 0;
 	/* Room is left for the dots and the NUL. */
-	for (; value[n] && n < sizeof shown.text - 4; n++) {
+	for (; n < sizeof shown.text - 4 && value[n]; n++) {
 		unsigned char c = (unsigned char)value[n];
 		shown.text[n] = c < 0x20 || c == 0x7f ? '?' : (char)c;
 	}
-	strcpy(shown.text + n, value[n] ? "..." : "");
+	memcpy(shown.text + n, value[n] ? "..." : "", value[n] ? 4 : 1);
 	return shown;
 }
 

@@ -13,7 +13,7 @@ struct poll_set {
 
 static bool reserve(struct poll_set *set, int n)
 {
-	if (n <= set->size)
+	if (set->items && n <= set->size)
 		return true;
 	struct pollfd *items = realloc(set->items, (size_t)n * 2 * sizeof *items);
 	if (!items)

@@ -137,7 +137,10 @@ enum failure dbha__conn_failure(const struct conn *conn, char *why, size_t size)
 {
 	const char *message = PQerrorMessage(conn->pg);
 	const char *state = find_sqlstate(message);
-	copy_line(why, size, *message ? message : "out of file descriptors, or out of memory");
+	if (!*message)
+		/* libpq has said nothing: the end of the stream was seen before it looked, or it is our own step that failed. */
+		message = conn->guard_fd < 0 ? "no file descriptor is left for the connection" : "the server closed the connection";
+	copy_line(why, size, message);
 	if (state)
 		return failure_of_sqlstate(state);
 	return PQconnectionNeedsPassword(conn->pg) ? FAILURE_REFUSED : FAILURE_UNREACHABLE;

@@ -19,11 +19,6 @@
 
 #define FORMS "accepted: postgresql://user:password@host1:5432,host2/db?option=value or \"host=h1,h2 option=value\""
 
-static int no_memory(dbha_error *err)
-{
-	return dbha__fail(err, DBHA_ERR_MEMORY, "out of memory");
-}
-
 /*
  * libpq translates its messages; the redaction below has to know their quotes, and ours are English anyway. The locale
  * of the thread is changed, not that of the process.
@@ -164,7 +159,7 @@ static int scan_init(struct scan *scan, const char *text, dbha_error *err)
 	size_t size = strlen(text) + 1;
 	*scan = (struct scan){.at = text, .keyword = malloc(size), .value = malloc(size), .rest = malloc(size)};
 	if (!scan->keyword || !scan->value || !scan->rest)
-		return no_memory(err);
+		return dbha__no_memory(err);
 	scan->rest[0] = '\0';
 	return DBHA_OK;
 }
@@ -427,8 +422,7 @@ static int split_url(struct scan *scan, const PQconninfoOption *defaults, struct
 {
 	struct url url = {0};
 	size_t scheme = scheme_length(scan->at);
-	url_cut(scan->at, &url);
-	if (!scheme_is_ours(scan->at, scheme))
+	if (!url_cut(scan->at, &url) || !scheme_is_ours(scan->at, scheme))
 		return dbha__fail(err, DBHA_ERR_CONFIG,
 		                  "the URL: scheme \"%.*s\" is not accepted; accepted: postgresql://, postgres://, "
 		                  "postgresql+DRIVER://",
@@ -480,7 +474,7 @@ static int parse_rest(const char *text, const char *rest, struct config_pairs *o
 		rc = dbha__fail(err, DBHA_ERR_CONFIG, "the connection text is not accepted: %s; " FORMS,
 		                redact(message, NULL).text);
 	else if (!parsed)
-		rc = no_memory(err);
+		rc = dbha__no_memory(err);
 	for (PQconninfoOption *o = parsed; rc == DBHA_OK && o && o->keyword; o++) {
 		if (strcmp(o->keyword, "port") == 0 && o->val)
 			rc = check_url_port(text, o->val, err);
@@ -502,7 +496,7 @@ int dbha__conninfo_parse(const char *text, struct config_pairs *out, dbha_error 
 {
 	struct scan scan = {0};
 	PQconninfoOption *defaults = libpq_keywords();
-	int rc = defaults ? scan_init(&scan, text, err) : no_memory(err);
+	int rc = defaults ? scan_init(&scan, text, err) : dbha__no_memory(err);
 	if (rc == DBHA_OK)
 		rc = scheme_length(text) ? split_url(&scan, defaults, out, err) : split_words(&scan, defaults, out, err);
 	if (rc == DBHA_OK)
@@ -591,13 +585,13 @@ static bool was_set(const PQconninfoOption *o, const struct config_pairs *given)
 static int collect(PGconn *pg, const struct config_pairs *given, struct conninfo_resolved *out, dbha_error *err)
 {
 	PQconninfoOption *all = PQconninfo(pg);
-	int rc = all ? DBHA_OK : no_memory(err);
+	int rc = all ? DBHA_OK : dbha__no_memory(err);
 	for (PQconninfoOption *o = all; rc == DBHA_OK && o && o->keyword; o++) {
 		if (was_set(o, given))
 			rc = dbha__pairs_set(&out->pairs, o->keyword, o->val, err);
 		if (rc == DBHA_OK && strcmp(o->keyword, "port") == 0 && o->compiled &&
 		    !(out->default_port = strdup(o->compiled)))
-			rc = no_memory(err);
+			rc = dbha__no_memory(err);
 	}
 	PQconninfoFree(all);
 	/* PQconninfo() leaves out keywords that PGconn has no member for, such as service. */
@@ -641,7 +635,7 @@ static int resolve_target(const struct config_pairs *given, struct conninfo_reso
 {
 	PGconn *pg = ask_libpq(given, "sslmode");
 	PQconninfoOption *all = pg ? PQconninfo(pg) : NULL;
-	int rc = all ? DBHA_OK : no_memory(err);
+	int rc = all ? DBHA_OK : dbha__no_memory(err);
 	for (PQconninfoOption *o = all; rc == DBHA_OK && o && o->keyword; o++)
 		if (strcmp(o->keyword, "target_session_attrs") == 0 && was_set(o, &(struct config_pairs){0}))
 			rc = dbha__pairs_set(&out->pairs, o->keyword, o->val, err);
@@ -674,18 +668,18 @@ static int resolve_host(struct conninfo_resolved *out, dbha_error *err)
 {
 	PGconn *pg = ask_alone(",", ",", NULL, NULL);
 	if (!pg)
-		return no_memory(err);
+		return dbha__no_memory(err);
 	const char *host = PQhost(pg);
 	out->default_host = strdup(host && *host ? host : "localhost");
 	PQfinish(pg);
-	return out->default_host ? DBHA_OK : no_memory(err);
+	return out->default_host ? DBHA_OK : dbha__no_memory(err);
 }
 
 int dbha__conninfo_resolve(const struct config_pairs *given, struct conninfo_resolved *out, dbha_error *err)
 {
 	*out = (struct conninfo_resolved){0};
 	PGconn *pg = ask_libpq(given, "target_session_attrs");
-	int rc = pg ? collect(pg, given, out, err) : no_memory(err);
+	int rc = pg ? collect(pg, given, out, err) : dbha__no_memory(err);
 	if (rc == DBHA_OK && !got_to_sentinel(pg))
 		rc = refuse_resolved(pg, out, err);
 	PQfinish(pg);
@@ -708,7 +702,7 @@ static int check_known(const char *keyword, dbha_error *err)
 {
 	PQconninfoOption *defaults = libpq_keywords();
 	if (!defaults)
-		return no_memory(err);
+		return dbha__no_memory(err);
 	int rc = libpq_knows(defaults, keyword) ? DBHA_OK : refuse_keyword(defaults, keyword, err);
 	PQconninfoFree(defaults);
 	return rc;
@@ -718,7 +712,7 @@ static int check_value(const char *keyword, const char *value, dbha_error *err)
 {
 	PGconn *pg = ask_alone("localhost", "127.0.0.1", keyword, value);
 	if (!pg)
-		return no_memory(err);
+		return dbha__no_memory(err);
 	int rc = DBHA_OK;
 	if (!got_to_sentinel(pg))
 		rc = dbha__fail(err, DBHA_ERR_CONFIG, "%s: \"%s\" is not accepted by libpq: %s", keyword,

@@ -1,6 +1,5 @@
 #include "identity.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,16 +62,18 @@ static uint64_t number_of(const PGresult *result, enum column column)
 /* "16/B374D848" */
 static uint64_t lsn_of(const char *text)
 {
-	unsigned high, low;
-	if (!text || sscanf(text, "%X/%X", &high, &low) != 2)
+	char *slash;
+	if (!text)
 		return 0;
-	return ((uint64_t)high << 32) | low;
+	uint64_t high = strtoull(text, &slash, 16);
+	return *slash == '/' ? high << 32 | strtoull(slash + 1, NULL, 16) : 0;
 }
 
 static uint32_t timeline_of(const char *walfile)
 {
-	unsigned timeline;
-	return sscanf(walfile, "%8X", &timeline) == 1 ? timeline : 0;
+	char digits[9] = "";
+	strncat(digits, walfile, 8);
+	return (uint32_t)strtoul(digits, NULL, 16);
 }
 
 static void read_row(const PGresult *result, struct observation *observation)
