@@ -9,14 +9,14 @@
 #include "exec.h"
 
 /* Making a promoted standby's session writable: one round trip, which must not take the whole call. */
-#define TIDY_US ((int64_t)1000000)
+#define TIDY_US       ((int64_t)1000000)
 /*
  * A connection that has rested this long is looked at before use: one system call, which tells a statement that was never
  * sent from one whose fate is unknown. In a busy loop it would cost half a per cent and tell nothing.
  */
 #define LOOK_AFTER_US 1000
 /* How long a call that has to be routed anew waits for the view that told the pool to send it away. */
-#define VIEW_GAP_US 1000
+#define VIEW_GAP_US   1000
 
 void dbha__call_begin(struct call *call, dbha *h, dbha_intent intent, int timeout_ms)
 {
@@ -84,14 +84,16 @@ static void fail_pool(struct call *call, int node, bool too_many, dbha_error *er
 		snprintf(failing, sizeof failing, "; connects are failing: %s", report.connect_why);
 	char waited[64];
 	if (too_many)
-		snprintf(waited, sizeof waited, "pool_max_waiting (%d) callers wait already", h->pools[node].limits.max_waiting);
+		snprintf(waited, sizeof waited, "pool_max_waiting (%d) callers wait already",
+		         h->pools[node].limits.max_waiting);
 	else
 		snprintf(waited, sizeof waited, "waited %lld ms", (long long)(now - call->began_us) / 1000);
-	dbha__fail(err, DBHA_ERR_POOL,
-	           "no connection to %s came free: %s; %d of pool_max_size %d are held, the longest for %lld ms, %d are being "
-	           "made, %d callers wait%s",
-	           h->config.nodes[node].name, waited, report.counts.used, h->pools[node].limits.max_size,
-	           (long long)report.longest_use_us / 1000, report.counts.connecting, report.counts.waiting, failing);
+	dbha__fail(
+	    err, DBHA_ERR_POOL,
+	    "no connection to %s came free: %s; %d of pool_max_size %d are held, the longest for %lld ms, %d are being "
+	    "made, %d callers wait%s",
+	    h->config.nodes[node].name, waited, report.counts.used, h->pools[node].limits.max_size,
+	    (long long)report.longest_use_us / 1000, report.counts.connecting, report.counts.waiting, failing);
 	snprintf(err->node, sizeof err->node, "%s", h->config.nodes[node].name);
 }
 
@@ -192,7 +194,8 @@ static void avoid_node(struct call *call, int node)
 {
 	struct pool_report report;
 	dbha__pool_report(&call->h->pools[node], 0, &report);
-	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name, report.connect_why);
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name,
+	         report.connect_why);
 	call->avoid |= 1u << node;
 	dbha__monitor_alarm(&call->h->monitor);
 	dbha__call_pause(call);
@@ -206,7 +209,8 @@ static bool wait_for_view(struct call *call, uint64_t version)
 }
 
 /* What a route that leads to no node means for the call. True: look again. */
-static bool no_route(struct call *call, const struct route_query *query, const struct decision *decision, dbha_error *err)
+static bool no_route(struct call *call, const struct route_query *query, const struct decision *decision,
+                     dbha_error *err)
 {
 	switch (decision->route.end) {
 	case ROUTE_SPLIT_BRAIN:
@@ -300,8 +304,7 @@ static bool tidy(struct dbha_conn *slot, int64_t deadline)
 		return true;
 	case CONN_IN_TRANSACTION:
 		STATS_ADD(slot->pool->stats, rollbacks, 1);
-		return dbha__exec_command(slot->conn, "ROLLBACK", deadline) &&
-		       dbha__conn_state(slot->conn) == CONN_IDLE;
+		return dbha__exec_command(slot->conn, "ROLLBACK", deadline) && dbha__conn_state(slot->conn) == CONN_IDLE;
 	case CONN_UNUSABLE:
 		break;
 	}

@@ -18,12 +18,12 @@ struct call {
 	int64_t began_us;
 	int64_t deadline;
 	uint64_t ticket;
-	uint32_t avoid;   /* nodes that have failed this call, see struct route_query */
-	int pauses;       /* backoffs taken */
-	int last_node;    /* the last connection was to; -1: there was none */
-	int rounds;       /* connections it was tried on */
-	int sent;         /* times the statement was sent */
-	bool maybe_done;  /* an attempt that is being repeated may have been executed (only where that is allowed) */
+	uint32_t avoid;  /* nodes that have failed this call, see struct route_query */
+	int pauses;      /* backoffs taken */
+	int last_node;   /* the last connection was to; -1: there was none */
+	int rounds;      /* connections it was tried on */
+	int sent;        /* times the statement was sent */
+	bool maybe_done; /* an attempt that is being repeated may have been executed (only where that is allowed) */
 	char trouble[DBHA_WHY_MAX]; /* what went wrong last, for the message at the deadline */
 };
 

@@ -15,8 +15,9 @@ dbha_conn *dbha_acquire(dbha *h, dbha_intent intent, int timeout_ms, dbha_error 
 	if (!err)
 		err = &unwanted;
 	if (timeout_ms < 0 || intent < DBHA_DEFAULT || intent > DBHA_WRITE) {
-		dbha__fail(err, DBHA_ERR_USAGE, "dbha_acquire: intent %d, timeout %d ms: an intent of the header and 0 ms or more",
-		           (int)intent, timeout_ms);
+		dbha__fail(err, DBHA_ERR_USAGE,
+		           "dbha_acquire: intent %d, timeout %d ms: an intent of the header and 0 ms or more", (int)intent,
+		           timeout_ms);
 		return NULL;
 	}
 	if (dbha__life_enter(h, err) != DBHA_OK)

@@ -159,7 +159,8 @@ static bool is_reached(const struct view *view, dbha_wait_for what)
 
 static int give_up(struct call *call, dbha_wait_for what, dbha_error *err)
 {
-	static const char *const words[] = {"a primary", "a standby", "any node", "every node", "a first answer of every node"};
+	static const char *const words[] = {"a primary", "a standby", "any node", "every node",
+	                                    "a first answer of every node"};
 	int code = atomic_load(&call->h->closed) ? DBHA_ERR_CLOSED : DBHA_ERR_NO_NODE;
 	dbha__fail(err, code, "waited for %s for %lld ms; ", words[what],
 	           (long long)(dbha__clock_now() - call->began_us) / 1000);

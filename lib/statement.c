@@ -23,12 +23,14 @@ static int check_request(const dbha_request *rq, PGresult **result, dbha_error *
 	if (!rq)
 		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request is NULL");
 	if (rq->size != sizeof *rq)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.size is %zu, not %zu: set it to sizeof(dbha_request)",
-		                  rq->size, sizeof *rq);
+		return dbha__fail(err, DBHA_ERR_USAGE,
+		                  "dbha_exec: request.size is %zu, not %zu: set it to sizeof(dbha_request)", rq->size,
+		                  sizeof *rq);
 	if (!rq->sql)
 		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.sql is NULL");
 	if (rq->n_params < 0 || rq->n_params > 65535)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.n_params is %d: 0 to 65535 are possible", rq->n_params);
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.n_params is %d: 0 to 65535 are possible",
+		                  rq->n_params);
 	if (rq->n_params > 0 && !rq->values)
 		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.values is NULL for %d parameters", rq->n_params);
 	if (rq->result_format != 0 && rq->result_format != 1)
@@ -41,7 +43,8 @@ static int check_request(const dbha_request *rq, PGresult **result, dbha_error *
 		                  (int)rq->intent);
 	for (int i = 0; rq->formats && i < rq->n_params; i++)
 		if (rq->formats[i] == 1 && rq->values[i] && !rq->lengths)
-			return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: parameter %d is binary, but request.lengths is NULL", i + 1);
+			return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: parameter %d is binary, but request.lengths is NULL",
+			                  i + 1);
 	return DBHA_OK;
 }
 

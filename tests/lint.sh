@@ -86,6 +86,10 @@ check_clang_tidy() {
 		-std=gnu11 -D_GNU_SOURCE $(includes) 2>/dev/null || say_failed "clang-tidy"
 }
 
+check_format() {
+	clang-format --dry-run -Werror lib/*.[ch] lib/*/*.[ch] || say_failed "clang-format -i mends these"
+}
+
 check_shell() {
 	shellcheck tests/*.sh tests/cluster/pgcluster tests/cluster/*.sh examples/*.sh .ci/run || say_failed "shellcheck"
 }
@@ -103,6 +107,7 @@ check_headers
 check_thread_safety
 check_cppcheck
 check_clang_tidy
+check_format
 check_shell
 check_words
 [ "$failed" = 0 ] && echo "lint: all checks passed"

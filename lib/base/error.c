@@ -12,7 +12,7 @@ struct code_row {
 
 static const struct code_row codes[] = {
 #define DBHA_XX(name, number, sqlstate, text) {number, #name, sqlstate},
-	DBHA_ERROR_MAP(DBHA_XX)
+    DBHA_ERROR_MAP(DBHA_XX)
 #undef DBHA_XX
 };
 

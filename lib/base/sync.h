@@ -14,10 +14,10 @@
 
 #if defined(__clang__)
 #define CAPABILITY(name) __attribute__((capability(name)))
-#define REQUIRES(...) __attribute__((requires_capability(__VA_ARGS__)))
-#define ACQUIRES(...) __attribute__((acquire_capability(__VA_ARGS__)))
-#define RELEASES(...) __attribute__((release_capability(__VA_ARGS__)))
-#define NO_ANALYSIS __attribute__((no_thread_safety_analysis))
+#define REQUIRES(...)    __attribute__((requires_capability(__VA_ARGS__)))
+#define ACQUIRES(...)    __attribute__((acquire_capability(__VA_ARGS__)))
+#define RELEASES(...)    __attribute__((release_capability(__VA_ARGS__)))
+#define NO_ANALYSIS      __attribute__((no_thread_safety_analysis))
 #else
 #define CAPABILITY(name)
 #define REQUIRES(...)

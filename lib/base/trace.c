@@ -16,9 +16,8 @@ int dbha__trace_init(struct trace *trace, enum trace_level level, const char *pa
 	if (level == TRACE_OFF || !path)
 		return 0;
 	/* stderr is duplicated so that closing the handle does not close it, and 2 may be re-opened by the application. */
-	trace->fd = strcmp(path, "stderr") == 0
-	                ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
-	                : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	trace->fd = strcmp(path, "stderr") == 0 ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
+	                                        : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 	return trace->fd < 0 ? -1 : 0;
 }
 
@@ -36,8 +35,9 @@ static int print_prefix(char *line, size_t size, enum trace_level level)
 	struct tm tm;
 	clock_gettime(CLOCK_REALTIME, &ts);
 	gmtime_r(&ts.tv_sec, &tm);
-	return snprintf(line, size, "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ [%ld] dbha %s: ", tm.tm_year + 1900, tm.tm_mon + 1,
-	                tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000, (long)getpid(), names[level]);
+	return snprintf(line, size, "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ [%ld] dbha %s: ", tm.tm_year + 1900,
+	                tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000, (long)getpid(),
+	                names[level]);
 }
 
 void dbha__trace(const struct trace *trace, enum trace_level level, const char *format, ...)

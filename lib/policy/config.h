@@ -47,7 +47,7 @@ struct config_options {
 	int connect_timeout_ms;
 	int pool_min_size;
 	int pool_max_size;
-	int pool_timeout_ms; /* 0: the deadline of the call alone decides */
+	int pool_timeout_ms;  /* 0: the deadline of the call alone decides */
 	int pool_max_waiting; /* 0: no limit */
 	int pool_max_idle_ms;
 	int pool_max_lifetime_ms; /* 0: no limit */

@@ -15,8 +15,7 @@ void dbha__lag_sample(struct lag_history *history, int64_t at_us, uint64_t lsn)
 	while (history->n > 0 && history->samples[history->n - 1].lsn > lsn)
 		history->n--;
 	/* An idle primary: only the time moves. The first sample of the position is kept, it says since when it stands. */
-	if (history->n > 1 && history->samples[history->n - 1].lsn == lsn &&
-	    history->samples[history->n - 2].lsn == lsn) {
+	if (history->n > 1 && history->samples[history->n - 1].lsn == lsn && history->samples[history->n - 2].lsn == lsn) {
 		history->samples[history->n - 1].at_us = at_us;
 		return;
 	}

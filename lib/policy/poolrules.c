@@ -32,5 +32,6 @@ int64_t dbha__pool_expiry(const struct pool_limits *limits, int64_t now_us, stru
 bool dbha__pool_idle_too_long(const struct pool_limits *limits, const struct pool_counts *counts, int64_t now_us,
                               int64_t idle_since_us)
 {
-	return counts->idle + counts->used > limits->min_size && now_us - idle_since_us > (int64_t)limits->max_idle_ms * 1000;
+	return counts->idle + counts->used > limits->min_size &&
+	       now_us - idle_since_us > (int64_t)limits->max_idle_ms * 1000;
 }

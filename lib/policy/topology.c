@@ -23,7 +23,7 @@ void dbha__topology_init(struct view *view, int n_nodes)
 
 bool dbha__topology_usable(const struct node_view *node)
 {
-	if (node->fenced || node->role == DBHA_ROLE_UNKNOWN)
+	if (node->fenced || node->foreign || node->role == DBHA_ROLE_UNKNOWN)
 		return false;
 	/*
 	 * FULL and REFUSED concern new connections: a server that is full or has a new password still serves those that are
@@ -132,13 +132,16 @@ static void judge_foreign(struct view *view, struct topology_events *events)
 {
 	for (int i = 0; i < view->n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
-		if (node->state != DBHA_STATE_UP || !is_foreign(view, node))
+		bool was_foreign = node->foreign;
+		node->foreign = is_foreign(view, node);
+		if (node->foreign && !was_foreign)
+			add_event(events, DBHA_EVENT_FOREIGN, i);
+		if (!node->foreign || node->state != DBHA_STATE_UP)
 			continue;
 		node->state = DBHA_STATE_FOREIGN;
 		snprintf(node->why, sizeof node->why,
 		         "system identifier %llu, but this cluster's is %llu: another cluster, or one that was rebuilt",
 		         (unsigned long long)node->system_identifier, (unsigned long long)view->system_identifier);
-		add_event(events, DBHA_EVENT_FOREIGN, i);
 	}
 }
 
@@ -150,7 +153,7 @@ static void raise_timeline(struct view *view)
 	 */
 	for (int i = 0; view->settled && i < view->n_nodes; i++) {
 		const struct node_view *node = &view->nodes[i];
-		if (node->state != DBHA_STATE_FOREIGN && !is_foreign(view, node) && node->timeline > view->timeline)
+		if (!node->foreign && node->timeline > view->timeline)
 			view->timeline = node->timeline;
 	}
 }
@@ -163,8 +166,8 @@ static void judge_fence(struct view *view, struct topology_events *events)
 {
 	for (int i = 0; i < view->n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
-		bool stale = node->role == DBHA_ROLE_PRIMARY && node->timeline && node->timeline < view->timeline &&
-		             !is_foreign(view, node);
+		bool stale =
+		    node->role == DBHA_ROLE_PRIMARY && node->timeline && node->timeline < view->timeline && !node->foreign;
 		if (stale && !node->fenced) {
 			node->generation++;
 			add_event(events, DBHA_EVENT_FENCED, i);
@@ -173,7 +176,8 @@ static void judge_fence(struct view *view, struct topology_events *events)
 		if (stale && node->state == DBHA_STATE_UP) {
 			node->state = DBHA_STATE_FENCED;
 			snprintf(node->why, sizeof node->why,
-			         "a primary on timeline %u, but the cluster is on timeline %u: never written to; rejoin it with pg_rewind",
+			         "a primary on timeline %u, but the cluster is on timeline %u: never written to; rejoin it with "
+			         "pg_rewind",
 			         (unsigned)node->timeline, (unsigned)view->timeline);
 		}
 	}
@@ -207,8 +211,9 @@ static void find_primary(struct view *view, struct topology_events *events)
 /* Whether a waiter could be routed differently by the new state of a node. */
 static bool routes_differently(const struct node_view *a, const struct node_view *b)
 {
-	return a->state != b->state || a->role != b->role || a->fenced != b->fenced || a->read_only != b->read_only ||
-	       a->generation != b->generation || a->timeline != b->timeline || a->seen != b->seen;
+	return a->state != b->state || a->role != b->role || a->fenced != b->fenced || a->foreign != b->foreign ||
+	       a->read_only != b->read_only || a->generation != b->generation || a->timeline != b->timeline ||
+	       a->seen != b->seen;
 }
 
 void dbha__topology_apply(struct view *view, const struct observation *o, int probe_failures,

@@ -52,17 +52,18 @@ struct node_view {
 	enum dbha_state state;
 	enum dbha_role role; /* as last seen, kept while the node is silent or down */
 	bool seen;           /* answered or failed at least once */
+	bool foreign;        /* it last answered for another cluster */
 	bool fenced;         /* its last role was a primary below the cluster's timeline */
 	bool read_only;
 	uint32_t timeline;
 	uint64_t lsn;
 	uint64_t system_identifier;
 	int64_t started_us;
-	int64_t latency_us; /* -1: never answered */
-	int64_t seen_us;    /* monotonic, of the last answer; -1: never */
-	int64_t lag_ms;     /* -1: not known */
-	int64_t lag_bytes;  /* -1: not known */
-	int failures;       /* in a row */
+	int64_t latency_us;  /* -1: never answered */
+	int64_t seen_us;     /* monotonic, of the last answer; -1: never */
+	int64_t lag_ms;      /* -1: not known */
+	int64_t lag_bytes;   /* -1: not known */
+	int failures;        /* in a row */
 	uint64_t generation; /* connections of an older one are closed; goes up at a restart and at fencing */
 	char why[DBHA_WHY_MAX];
 };

@@ -68,7 +68,8 @@ dbha *dbha__life_new(const struct config *config, dbha_error *err)
 	if (!rc)
 		return h;
 	if (h->config.options.log_file && h->trace.fd < 0 && h->config.options.log_level != TRACE_OFF)
-		dbha__fail(err, DBHA_ERR_CONFIG, "log_file \"%s\" cannot be opened: %s", h->config.options.log_file, strerror(rc));
+		dbha__fail(err, DBHA_ERR_CONFIG, "log_file \"%s\" cannot be opened: %s", h->config.options.log_file,
+		           strerror(rc));
 	else
 		dbha__fail(err, DBHA_ERR_SYSTEM, "a handle could not be set up: %s", strerror(rc));
 	/* What has been initialised is memory and nothing else: mutexes that were never used need no end of their own. */
@@ -130,7 +131,8 @@ static int start(dbha *h, dbha_error *err)
 	int rc = atomic_load(&h->started) ? 0 : start_locked(h);
 	dbha__mutex_unlock(&h->lock);
 	if (rc)
-		return dbha__fail(err, DBHA_ERR_SYSTEM, "the handle's background thread could not be started: %s", strerror(rc));
+		return dbha__fail(err, DBHA_ERR_SYSTEM, "the handle's background thread could not be started: %s",
+		                  strerror(rc));
 	return DBHA_OK;
 }
 

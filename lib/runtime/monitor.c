@@ -7,11 +7,11 @@
 #include "identity.h"
 
 /* Alarms closer together than this count as one: a thousand failing calls are one piece of news. */
-#define ALARM_GAP_US 2000
+#define ALARM_GAP_US      2000
 /* After this long without a primary the search slows down to a tenth of the rate, then to the ordinary interval. */
-#define SEARCH_HARD_US (30 * (int64_t)1000000)
-#define SEARCH_LONG_US (300 * (int64_t)1000000)
-#define SEARCH_SLOWER 10
+#define SEARCH_HARD_US    (30 * (int64_t)1000000)
+#define SEARCH_LONG_US    (300 * (int64_t)1000000)
+#define SEARCH_SLOWER     10
 /* Connects to a node that is down, while there is no primary: at most one in so many milliseconds. */
 #define DIAL_PAUSE_MAX_MS 100
 
@@ -106,8 +106,8 @@ static void publish_event(struct monitor *monitor, const struct topology_event *
 		STATS_ADD(monitor->world.handle_stats, events_dropped, 1);
 	if (change->kind == DBHA_EVENT_PRIMARY)
 		STATS_ADD(monitor->world.handle_stats, primary_changes, 1);
-	enum trace_level level = change->kind == DBHA_EVENT_NODE || change->kind == DBHA_EVENT_PRIMARY ? TRACE_INFO
-	                                                                                               : TRACE_WARNING;
+	enum trace_level level =
+	    change->kind == DBHA_EVENT_NODE || change->kind == DBHA_EVENT_PRIMARY ? TRACE_INFO : TRACE_WARNING;
 	dbha__trace(monitor->world.trace, level, "%s (timeline %u) %s", dbha_event_name(change->kind),
 	            (unsigned)view->timeline, event.text);
 }

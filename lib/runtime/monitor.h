@@ -63,8 +63,8 @@ struct monitor {
 	struct lag_history lag;
 	struct probe probes[CONFIG_NODES_MAX];
 	struct rng rng;
-	_Atomic bool alarmed;    /* somebody met a failure: probe all nodes now */
-	int64_t alarm_us;        /* when that was done last */
+	_Atomic bool alarmed;        /* somebody met a failure: probe all nodes now */
+	int64_t alarm_us;            /* when that was done last */
 	int64_t no_primary_since_us; /* -1: there is one */
 };
 

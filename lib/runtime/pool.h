@@ -65,7 +65,7 @@ void dbha__pool_fini(struct pool *pool);
 
 enum acquire_end {
 	ACQUIRED,
-	ACQUIRE_REROUTE,  /* the node is not what it was: look at the topology again */
+	ACQUIRE_REROUTE,       /* the node is not what it was: look at the topology again */
 	ACQUIRE_NO_CONNECTION, /* it could not be connected to, and there is no connection to wait for */
 	ACQUIRE_TIMEOUT,
 	ACQUIRE_TOO_MANY, /* pool_max_waiting callers wait already */

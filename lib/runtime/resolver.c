@@ -12,7 +12,7 @@
 #include "sync.h"
 
 #define REFRESH_US (30 * (int64_t)1000000)
-#define RETRY_US ((int64_t)1000000)
+#define RETRY_US   ((int64_t)1000000)
 
 struct name {
 	const char *host; /* NULL: this node needs no lookup */
@@ -170,8 +170,8 @@ static void start_lookup(struct resolver *resolver, int node, int64_t now) REQUI
 	}
 }
 
-enum resolve_end dbha__resolver_lookup(struct resolver *resolver, int node, int64_t now, struct addresses *out, char *why,
-                                       size_t why_size)
+enum resolve_end dbha__resolver_lookup(struct resolver *resolver, int node, int64_t now, struct addresses *out,
+                                       char *why, size_t why_size)
 {
 	struct name *name = &resolver->names[node];
 	out->n = 0;

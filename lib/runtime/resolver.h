@@ -31,8 +31,8 @@ struct resolver *dbha__resolver_new(const struct config *config, struct wake *wa
 void dbha__resolver_close(struct resolver *resolver);
 
 /* The addresses of a node, from memory; starts a lookup where none is known, or the last one is older than 30 s. */
-enum resolve_end dbha__resolver_lookup(struct resolver *resolver, int node, int64_t now, struct addresses *out, char *why,
-                                       size_t why_size);
+enum resolve_end dbha__resolver_lookup(struct resolver *resolver, int node, int64_t now, struct addresses *out,
+                                       char *why, size_t why_size);
 
 /* The addresses of a node did not work: look it up again, at most once a second. */
 void dbha__resolver_refresh(struct resolver *resolver, int node, int64_t now);

@@ -42,9 +42,11 @@ static bool make_params(const struct config *config, const struct config_node *n
 	};
 	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
 		keys[at] = own[i][0];
-		/* An empty value keeps PGHOST and the like from filling the gap: the host has been chosen. */
-		vals[at++] = own[i][1] ? own[i][1] : "";
+		vals[at] = own[i][1];
+		at += own[i][1] != NULL;
 	}
+	/* The last key may have been written without its value: the list ends before it. */
+	keys[at] = NULL;
 	return true;
 }
 
@@ -139,7 +141,8 @@ enum failure dbha__conn_failure(const struct conn *conn, char *why, size_t size)
 	const char *state = find_sqlstate(message);
 	if (!*message)
 		/* libpq has said nothing: the end of the stream was seen before it looked, or it is our own step that failed. */
-		message = conn->guard_fd < 0 ? "no file descriptor is left for the connection" : "the server closed the connection";
+		message =
+		    conn->guard_fd < 0 ? "no file descriptor is left for the connection" : "the server closed the connection";
 	copy_line(why, size, message);
 	if (state)
 		return failure_of_sqlstate(state);

@@ -14,7 +14,7 @@
 #include "conn.h"
 #include "topology.h"
 
-#define DIAL_ADDRESSES_MAX 16
+#define DIAL_ADDRESSES_MAX  16
 #define DIAL_ADDRESS_LENGTH 64 /* an IPv6 address with its zone */
 
 /* Numeric addresses of a host. n = 0: it needs none (hostaddr, a numeric host, a Unix socket). */

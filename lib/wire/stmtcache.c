@@ -13,8 +13,8 @@ struct entry {
 	unsigned *types;
 	int n_types;
 	bool prepared;
-	char name[24];   /* never used twice on a connection */
-	int chain;       /* next entry in its bucket */
+	char name[24];    /* never used twice on a connection */
+	int chain;        /* next entry in its bucket */
 	int newer, older; /* the LRU list */
 };
 
@@ -177,7 +177,8 @@ static bool keep_types(struct entry *entry, int n_types, const unsigned *types)
 	return true;
 }
 
-void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params, const unsigned *types, struct stmt *out)
+void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params, const unsigned *types,
+                         struct stmt *out)
 {
 	int n_types = types ? n_params : 0;
 	size_t length = strlen(sql);

@@ -27,7 +27,8 @@ struct stmtcache *dbha__stmtcache_new(int size);
 void dbha__stmtcache_free(struct stmtcache *cache);
 
 /* Looks a statement up and counts the use. sql is copied where it is kept. */
-void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params, const unsigned *types, struct stmt *out);
+void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params, const unsigned *types,
+                         struct stmt *out);
 
 /* The server has prepared `name`, or has refused to: it is forgotten. */
 void dbha__stmtcache_prepared(struct stmtcache *cache, const char *name);
