@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "conninfo.h"
+#include "effective.h"
+#include "keywords.h"
 #include "error.h"
 #include "option.h"
 
@@ -26,7 +28,7 @@ static const char *kept_env(const char *name, void *data)
 
 /* The layers of one configuration, highest first, with what libpq adds below them. */
 struct gathered {
-	struct conninfo_resolved resolved;
+	struct effective resolved;
 	struct config_pairs env;
 	struct config_layer layers[3];
 	struct config_input input;
@@ -50,7 +52,7 @@ static int gather(const dbha_config *config, struct gathered *g, dbha_error *err
 	*g = (struct gathered){.env = config->env};
 	int rc = merge_given(config, &given, err);
 	if (rc == DBHA_OK)
-		rc = dbha__conninfo_resolve(&given, &g->resolved, err);
+		rc = dbha__effective_resolve(&given, &g->resolved, err);
 	dbha__pairs_fini(&given);
 
 	g->layers[0] = (struct config_layer){&config->set, "dbha_config_set"};
@@ -70,7 +72,7 @@ static int gather(const dbha_config *config, struct gathered *g, dbha_error *err
 
 static void gathered_fini(struct gathered *g)
 {
-	dbha__conninfo_fini(&g->resolved);
+	dbha__effective_fini(&g->resolved);
 }
 
 int dbha__config_build(const dbha_config *config, struct config *out, dbha_error *err)
@@ -197,7 +199,7 @@ int dbha_config_set(dbha_config *config, const char *name, const char *value, db
 		                  : !name ? "name"
 		                          : "value");
 	const struct option *option = dbha__option_find(name);
-	int rc = option ? check_own(option, value, err) : dbha__conninfo_check(name, value, err);
+	int rc = option ? check_own(option, value, err) : dbha__effective_check(name, value, err);
 	return rc == DBHA_OK ? dbha__pairs_set(&config->set, name, value, err) : rc;
 }
 
@@ -218,7 +220,7 @@ static const char *get_libpq(const char *name, const struct gathered *g, char **
 	const char *value = NULL;
 	for (int i = 0; i < g->input.n_layers && !value; i++)
 		value = dbha__pairs_get(g->layers[i].pairs, name);
-	if (value && dbha__conninfo_is_secret(name))
+	if (value && dbha__keyword_is_secret(name))
 		value = "********";
 	*shown = value ? strdup(value) : NULL;
 	return *shown;

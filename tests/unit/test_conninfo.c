@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 #include "conninfo.h"
+#include "effective.h"
+#include "keywords.h"
 #include "error.h"
 #include "option.h"
 
@@ -291,11 +293,11 @@ static const struct secret {
 static int parse_and_resolve(const char *text, dbha_error *err)
 {
 	struct config_pairs pairs = {0};
-	struct conninfo_resolved resolved = {0};
+	struct effective resolved = {0};
 	int rc = dbha__conninfo_parse(text, &pairs, err);
 	if (rc == DBHA_OK)
-		rc = dbha__conninfo_resolve(&pairs, &resolved, err);
-	dbha__conninfo_fini(&resolved);
+		rc = dbha__effective_resolve(&pairs, &resolved, err);
+	dbha__effective_fini(&resolved);
 	dbha__pairs_fini(&pairs);
 	return rc;
 }
@@ -333,10 +335,10 @@ END_TEST
 
 START_TEST(some_keywords_are_secret)
 {
-	ck_assert(dbha__conninfo_is_secret("password"));
-	ck_assert(dbha__conninfo_is_secret("sslpassword"));
-	ck_assert(!dbha__conninfo_is_secret("passfile"));
-	ck_assert(!dbha__conninfo_is_secret("user"));
+	ck_assert(dbha__keyword_is_secret("password"));
+	ck_assert(dbha__keyword_is_secret("sslpassword"));
+	ck_assert(!dbha__keyword_is_secret("passfile"));
+	ck_assert(!dbha__keyword_is_secret("user"));
 }
 END_TEST
 
@@ -347,23 +349,23 @@ START_TEST(libpq_has_no_other_secrets)
 	ck_assert_ptr_nonnull(all);
 	for (PQconninfoOption *o = all; o->keyword; o++)
 		if (strchr(o->dispchar, '*'))
-			ck_assert_msg(dbha__conninfo_is_secret(o->keyword), "%s", o->keyword);
+			ck_assert_msg(dbha__keyword_is_secret(o->keyword), "%s", o->keyword);
 	PQconninfoFree(all);
 }
 END_TEST
 
 /* ---- What libpq makes of it ---- */
 
-static void resolve(const char *text, struct conninfo_resolved *out)
+static void resolve(const char *text, struct effective *out)
 {
 	struct config_pairs pairs = {0};
 	dbha_error err = {0};
 	ck_assert_msg(dbha__conninfo_parse(text, &pairs, &err) == DBHA_OK, "%s", err.message);
-	ck_assert_msg(dbha__conninfo_resolve(&pairs, out, &err) == DBHA_OK, "%s", err.message);
+	ck_assert_msg(dbha__effective_resolve(&pairs, out, &err) == DBHA_OK, "%s", err.message);
 	dbha__pairs_fini(&pairs);
 }
 
-static void check_pair(const struct conninfo_resolved *r, const char *keyword, const char *want)
+static void check_pair(const struct effective *r, const char *keyword, const char *want)
 {
 	const char *got = dbha__pairs_get(&r->pairs, keyword);
 	ck_assert_msg(want ? got && strcmp(got, want) == 0 : !got, "%s is %s", keyword, got ? got : "NULL");
@@ -371,7 +373,7 @@ static void check_pair(const struct conninfo_resolved *r, const char *keyword, c
 
 START_TEST(resolving_never_touches_the_network)
 {
-	struct conninfo_resolved r;
+	struct effective r;
 	/* First that the watch works: with nothing wrong libpq does look the name up. */
 	PGconn *pg = PQconnectStart("host=nosuch.invalid user=u password=p");
 	PQfinish(pg);
@@ -381,16 +383,16 @@ START_TEST(resolving_never_touches_the_network)
 	network_calls = 0;
 
 	resolve("postgresql://u:p@nosuch.invalid,127.0.0.1,[::1]/db?target_session_attrs=any", &r);
-	dbha__conninfo_fini(&r);
-	ck_assert_int_eq(dbha__conninfo_check("sslmode", "require", NULL), DBHA_OK);
-	ck_assert_int_eq(dbha__conninfo_check("user", "me", NULL), DBHA_OK);
+	dbha__effective_fini(&r);
+	ck_assert_int_eq(dbha__effective_check("sslmode", "require", NULL), DBHA_OK);
+	ck_assert_int_eq(dbha__effective_check("user", "me", NULL), DBHA_OK);
 	ck_assert_int_eq(network_calls, 0);
 }
 END_TEST
 
 START_TEST(only_what_was_set_is_passed_on)
 {
-	struct conninfo_resolved r;
+	struct effective r;
 	resolve("host=h user=me", &r);
 	check_pair(&r, "host", "h");
 	check_pair(&r, "user", "me");
@@ -399,22 +401,22 @@ START_TEST(only_what_was_set_is_passed_on)
 		ck_assert_msg(r.pairs.n == 3, "also %s", r.pairs.items[i].keyword);
 	ck_assert_str_eq(r.default_port, "5432");
 	ck_assert(r.default_host[0] == '/' || strcmp(r.default_host, "localhost") == 0);
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 
 	/* A default that was written down is not a default: a variable says otherwise. */
 	setenv("PGSSLMODE", "require", 1);
 	resolve("host=h user=me sslmode=prefer", &r);
 	check_pair(&r, "sslmode", "prefer");
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 	resolve("host=h user=me", &r);
 	check_pair(&r, "sslmode", "require");
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 }
 END_TEST
 
 START_TEST(the_environment_of_libpq_is_read)
 {
-	struct conninfo_resolved r;
+	struct effective r;
 	setenv("PGHOST", "a,b", 1);
 	setenv("PGPORT", "1,2", 1);
 	setenv("PGUSER", "u", 1);
@@ -432,11 +434,11 @@ START_TEST(the_environment_of_libpq_is_read)
 	check_pair(&r, "target_session_attrs", "standby");
 	/* The default host is libpq's own, whatever PGHOST says. */
 	ck_assert_str_ne(r.default_host, "a");
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 	resolve("host=c,d", &r);
 	check_pair(&r, "host", "c,d");
 	check_pair(&r, "port", "1,2");
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 }
 END_TEST
 
@@ -446,7 +448,7 @@ START_TEST(a_service_file_is_read)
 {
 	static const char text[] =
 	    "[s]\nhost=sh\nport=7\nsslmode=require\nconnect_timeout=8\ntarget_session_attrs=standby\n";
-	struct conninfo_resolved r;
+	struct effective r;
 	int fd = mkstemp(service_path);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(write(fd, text, sizeof text - 1), sizeof text - 1);
@@ -461,10 +463,10 @@ START_TEST(a_service_file_is_read)
 	check_pair(&r, "sslmode", "require");
 	check_pair(&r, "connect_timeout", "8");
 	check_pair(&r, "target_session_attrs", "standby");
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 	resolve("service=s", &r);
 	check_pair(&r, "port", "7");
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 	unlink(service_path);
 }
 END_TEST
@@ -473,7 +475,7 @@ START_TEST(password_files_are_left_to_libpq)
 {
 	static char path[] = "/tmp/dbha-passfile-XXXXXX";
 	static const char line[] = "*:*:*:*:" PASSWORD "\n";
-	struct conninfo_resolved r;
+	struct effective r;
 	int fd = mkstemp(path);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(write(fd, line, sizeof line - 1), sizeof line - 1);
@@ -483,12 +485,12 @@ START_TEST(password_files_are_left_to_libpq)
 	resolve(text, &r);
 	check_pair(&r, "passfile", path);
 	check_pair(&r, "password", NULL);
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 	setenv("PGPASSFILE", path, 1);
 	resolve("host=h user=u", &r);
 	check_pair(&r, "passfile", NULL);
 	check_pair(&r, "password", NULL);
-	dbha__conninfo_fini(&r);
+	dbha__effective_fini(&r);
 	unlink(path);
 }
 END_TEST
@@ -518,11 +520,11 @@ START_TEST(lists_elsewhere_do_not_disturb_a_check)
 	setenv("PGHOST", "a,b,c", 1);
 	setenv("PGPORT", "1,2", 1);
 	setenv("PGHOSTADDR", "1.1.1.1,2.2.2.2", 1);
-	ck_assert_msg(dbha__conninfo_check("sslmode", "require", &err) == DBHA_OK, "%s", err.message);
-	ck_assert_msg(dbha__conninfo_check("port", "1,2,3,4", &err) == DBHA_OK, "%s", err.message);
-	ck_assert_int_eq(dbha__conninfo_check("sslmode", "maybe", &err), DBHA_ERR_CONFIG);
-	ck_assert_int_eq(dbha__conninfo_check("sslmod", "require", &err), DBHA_ERR_CONFIG);
-	ck_assert_int_eq(dbha__conninfo_check("password", "a\nb", &err), DBHA_OK);
+	ck_assert_msg(dbha__effective_check("sslmode", "require", &err) == DBHA_OK, "%s", err.message);
+	ck_assert_msg(dbha__effective_check("port", "1,2,3,4", &err) == DBHA_OK, "%s", err.message);
+	ck_assert_int_eq(dbha__effective_check("sslmode", "maybe", &err), DBHA_ERR_CONFIG);
+	ck_assert_int_eq(dbha__effective_check("sslmod", "require", &err), DBHA_ERR_CONFIG);
+	ck_assert_int_eq(dbha__effective_check("password", "a\nb", &err), DBHA_OK);
 }
 END_TEST
 
