@@ -14,10 +14,10 @@ check() { # check WHAT COMMAND...: runs the command and counts
 	shift
 	if "$@" >"$work/output" 2>&1; then
 		passed=$((passed + 1))
-		printf 'ok      %s\n' "$what"
+		printf 'ok - %s\n' "$what"
 	else
 		failed=$((failed + 1))
-		printf 'FAILED  %s\n' "$what"
+		printf 'not ok - %s\n' "$what"
 		cat "$work/output"
 	fi
 }

@@ -25,6 +25,7 @@ SUITES=(
 	"tsan     1500 counted  unit and cluster with the thread sanitizer"
 	"fuzz     600  any      the corpora, and 60 s of libFuzzer"
 	"install  900  counted  make install, programs built against it, make distcheck"
+	"docs     120  counted  the documents against the code"
 	"demo     300  counted  examples/demo.sh, both modes"
 )
 
@@ -45,10 +46,12 @@ missing_packages() {
 	local missing=()
 	for need in cc=build-essential c++=build-essential make=build-essential autoreconf=autoconf automake=automake \
 		libtoolize=libtool pkg-config=pkg-config clang=clang clang-format=clang-format shellcheck=shellcheck jq=jq \
-		ps=procps psql=postgresql-client; do
+		ps=procps psql=postgresql-client clang-tidy=clang-tidy cppcheck=cppcheck pgbouncer=pgbouncer groff=groff; do
 		command=${need%%=*} package=${need#*=}
 		command -v "$command" >/dev/null || missing+=("$package")
 	done
+	# The sanitizers' and the fuzzer's runtime, which clang only recommends.
+	compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*' >/dev/null || missing+=(libclang-rt-dev)
 	pkg-config --exists libpq 2>/dev/null || missing+=(libpq-dev)
 	pkg-config --exists check 2>/dev/null || missing+=(check)
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || [[ -x $(pg_config --bindir 2>/dev/null)/initdb ]] ||
@@ -131,8 +134,6 @@ check() {
 suite_lint() {
 	build_developer
 	make lint
-	shellcheck -x "$TOP/tests/run.sh" "$TOP/tests/cluster/pgcluster" "$TOP/tests/cluster/selftest.sh" \
-		"$TOP/examples/demo.sh" "$TOP/.ci/run" "$TOP/autogen.sh"
 }
 
 suite_unit() {
@@ -250,6 +251,11 @@ suite_install() {
 	check "make distcheck" make distcheck
 	$FAILED && return 1
 	return 0
+}
+
+suite_docs() {
+	build_developer
+	"$TOP/tests/docs.sh" "$PWD"
 }
 
 suite_demo() {
