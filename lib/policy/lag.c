@@ -32,8 +32,8 @@ int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn)
 	for (int i = history->n - 1; i >= 0; i--)
 		if (history->samples[i].lsn <= lsn)
 			return (newest->at_us - history->samples[i].at_us) / 1000;
-	/* Behind everything that is remembered: at least as old as the oldest sample. */
-	return (newest->at_us - history->samples[0].at_us) / 1000;
+	/* Behind everything that is remembered: at least as old as the oldest sample, if there is more than one. */
+	return history->n > 1 ? (newest->at_us - history->samples[0].at_us) / 1000 : -1;
 }
 
 int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn)

@@ -51,7 +51,7 @@ struct retry dbha__retry(enum attempt_end end, const struct verdict *verdict, co
 	 */
 	bool answered_alive = end == ATTEMPT_ERROR && verdict->keep;
 	retry.outcome_unknown = effect == EFFECT_UNKNOWN && !answered_alive;
-	retry.retry_safe = verdict->again != AGAIN_NEVER ? harmless : effect != EFFECT_UNKNOWN;
+	retry.retry_safe = effect != EFFECT_UNKNOWN;
 	if (verdict->again != AGAIN_NEVER && harmless)
 		retry.action = verdict->again == AGAIN_HERE ? RETRY_HERE : RETRY_ELSEWHERE;
 	return retry;

@@ -118,11 +118,15 @@ static int pick_read_only(const struct view *view, const struct route_query *que
 	return view->primary >= 0 && view->nodes[view->primary].read_only ? view->primary : -1;
 }
 
+/* libpq's `any`: the first in the list. What says nothing may write, so that a split brain leaves only standbys. */
 static int pick_first(const struct view *view, const struct route_query *query)
 {
-	for (int i = 0; i < view->n_nodes; i++)
-		if (dbha__topology_usable(&view->nodes[i]) && !avoided(query, i))
+	for (int i = 0; i < view->n_nodes; i++) {
+		const struct node_view *node = &view->nodes[i];
+		bool disputed = view->split_brain && node->role == DBHA_ROLE_PRIMARY;
+		if (dbha__topology_usable(node) && !disputed && !avoided(query, i))
 			return i;
+	}
 	return -1;
 }
 
@@ -136,7 +140,7 @@ static int pick(const struct view *view, const struct route_query *query)
 		return view->primary >= 0 && !view->nodes[view->primary].read_only ? view->primary : -1;
 	case WANT_STANDBY_FIRST:
 		node = pick_standby(view, query);
-		return node >= 0 ? node : pick_primary(view, query, true);
+		return node >= 0 ? node : pick_primary(view, query, query->intent == DBHA_READ);
 	case WANT_STANDBY_ONLY:
 		return pick_standby(view, query);
 	case WANT_READ_ONLY:
@@ -170,7 +174,8 @@ struct route dbha__route(const struct view *view, const struct route_query *quer
 {
 	struct route route = {.end = ROUTE_WAIT, .node = -1};
 	enum wanted want = wanted(query);
-	bool may_write = want == WANT_PRIMARY || want == WANT_PRIMARY_READ_WRITE;
+	bool may_write = want == WANT_PRIMARY || want == WANT_PRIMARY_READ_WRITE || want == WANT_ANY ||
+	                 (want == WANT_STANDBY_FIRST && query->intent != DBHA_READ);
 	if (!view->settled)
 		return route;
 	route.node = pick(view, query);

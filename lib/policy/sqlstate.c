@@ -57,7 +57,7 @@ static struct verdict judge_error(const char *sqlstate, bool answered)
 	 * A deferred constraint that fails there is an ordinary error, rolled back. A connection that ends there is not: the
 	 * commit may have been made.
 	 */
-	if (answered && !verdict.keep && verdict.effect == EFFECT_ROLLED_BACK)
+	if (answered && !verdict.keep)
 		verdict.effect = EFFECT_UNKNOWN;
 	return verdict;
 }

@@ -38,7 +38,10 @@ static void set_why(struct node_view *node, const char *why)
 	snprintf(node->why, sizeof node->why, "%s", why ? why : "");
 }
 
-/* An answer: takes over what was seen; a restarted server starts a new generation. */
+/*
+ * An answer: takes over what was seen; a restarted server starts a new generation. What could not be read this time (0)
+ * stays as it was: not being told a timeline or an identifier is no reason to trust a server that has been judged by it.
+ */
 static void take_answer(struct node_view *node, const struct observation *o, struct topology_events *events)
 {
 	if (node->started_us && o->started_us && node->started_us != o->started_us) {
@@ -46,16 +49,19 @@ static void take_answer(struct node_view *node, const struct observation *o, str
 		add_event(events, DBHA_EVENT_RESTARTED, o->node);
 	}
 	node->state = DBHA_STATE_UP;
-	node->role = o->in_recovery ? DBHA_ROLE_STANDBY : DBHA_ROLE_PRIMARY;
+	enum dbha_role role = o->in_recovery ? DBHA_ROLE_STANDBY : DBHA_ROLE_PRIMARY;
+	if (o->timeline || node->role != role)
+		node->timeline = o->timeline;
+	node->role = role;
 	node->read_only = o->read_only;
-	node->timeline = o->timeline;
 	node->lsn = o->lsn;
-	node->system_identifier = o->system_identifier;
+	if (o->system_identifier)
+		node->system_identifier = o->system_identifier;
 	if (o->started_us)
 		node->started_us = o->started_us;
 	node->latency_us = o->latency_us;
 	node->seen_us = o->at_us;
-	node->failures = 0;
+	node->silences = 0;
 	set_why(node, NULL);
 }
 
@@ -63,7 +69,7 @@ static enum dbha_state state_after(const struct node_view *node, enum failure fa
 {
 	switch (failure) {
 	case FAILURE_SILENT:
-		return node->failures >= probe_failures ? DBHA_STATE_SILENT : DBHA_STATE_SUSPECT;
+		return node->silences >= probe_failures ? DBHA_STATE_SILENT : DBHA_STATE_SUSPECT;
 	case FAILURE_LOST:
 		/* Only a hint; what was silent or down before is not better known now. */
 		return node->state == DBHA_STATE_UP ? DBHA_STATE_SUSPECT : node->state;
@@ -82,7 +88,11 @@ static enum dbha_state state_after(const struct node_view *node, enum failure fa
 
 static void take_failure(struct node_view *node, const struct observation *o, int probe_failures)
 {
-	node->failures++;
+	/* Any other failure is a sign of life, except a lost connection, which is a sign of nothing. */
+	if (o->failure == FAILURE_SILENT)
+		node->silences++;
+	else if (o->failure != FAILURE_LOST)
+		node->silences = 0;
 	enum dbha_state was = node->state;
 	node->state = state_after(node, o->failure, probe_failures);
 	/* A node that never answered has nothing to be suspected of: its first silence is all that is known. */

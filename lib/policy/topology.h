@@ -63,7 +63,7 @@ struct node_view {
 	int64_t seen_us;     /* monotonic, of the last answer; -1: never */
 	int64_t lag_ms;      /* -1: not known */
 	int64_t lag_bytes;   /* -1: not known */
-	int failures;        /* in a row */
+	int silences;        /* probes without an answer, in a row */
 	uint64_t generation; /* connections of an older one are closed; goes up at a restart and at fencing */
 	char why[DBHA_WHY_MAX];
 };

@@ -288,7 +288,7 @@ static void unanswered(struct monitor *monitor, int i, int64_t now)
 	snprintf(why, sizeof why, "no answer to a probe for %lld ms", (long long)(now - probe->began_us) / 1000);
 	observe_failure(monitor, i, FAILURE_SILENT, why, now);
 	probe->deadline = now + ms_to_us(options->probe_timeout_ms);
-	if (monitor->view.nodes[i].failures < options->probe_failures)
+	if (monitor->view.nodes[i].silences < options->probe_failures)
 		return;
 	dbha__conn_close(probe->conn);
 	probe->conn = NULL;

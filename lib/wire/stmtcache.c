@@ -52,6 +52,19 @@ static void push_newest(struct stmtcache *cache, int i)
 		cache->oldest = i;
 }
 
+/* A free entry is taken before any other: it goes to the old end. */
+static void push_oldest(struct stmtcache *cache, int i)
+{
+	struct entry *entry = &cache->entries[i];
+	entry->older = NONE;
+	entry->newer = cache->oldest;
+	if (cache->oldest != NONE)
+		cache->entries[cache->oldest].older = i;
+	cache->oldest = i;
+	if (cache->newest == NONE)
+		cache->newest = i;
+}
+
 struct stmtcache *dbha__stmtcache_new(int size)
 {
 	struct stmtcache *cache = calloc(1, sizeof *cache);
@@ -228,6 +241,8 @@ void dbha__stmtcache_refused(struct stmtcache *cache, const char *name)
 		return;
 	drop_from_bucket(cache, i);
 	free_entry(&cache->entries[i]);
+	unlink_lru(cache, i);
+	push_oldest(cache, i);
 }
 
 void dbha__stmtcache_clear(struct stmtcache *cache)

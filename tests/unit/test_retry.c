@@ -1,0 +1,294 @@
+/*
+ * test_retry: a failed attempt and what is known of its statement in, what to do and what to report out. Promise P2: nothing
+ * whose effect is unknown is done again, unless it reads or the caller called it repeatable.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "retry.h"
+
+/* Kinds of statements. */
+#define READ                                                                                                           \
+	{                                                                                                                  \
+		.reads = true, .atomic = true                                                                                  \
+	}
+#define INSERT                                                                                                         \
+	{                                                                                                                  \
+		.atomic = true                                                                                                 \
+	}
+#define UPSERT                                                                                                         \
+	{                                                                                                                  \
+		.atomic = true, .repeatable = true                                                                             \
+	}
+#define CALL                                                                                                           \
+	{                                                                                                                  \
+		.atomic = false                                                                                                \
+	}
+#define CALL_AGAIN                                                                                                     \
+	{                                                                                                                  \
+		.repeatable = true                                                                                             \
+	}
+
+struct row {
+	enum attempt_end end;
+	const char *sqlstate;
+	bool answered;
+	struct statement_facts facts;
+	enum retry_action action;
+	int code;
+	bool safe, unknown;
+};
+
+#define ERROR(state)              ATTEMPT_ERROR, state, false
+#define ERROR_AFTER_ANSWER(state) ATTEMPT_ERROR, state, true
+#define ENDED(end)                ATTEMPT_##end, "", false
+#define ENDED_AFTER_ANSWER(end)   ATTEMPT_##end, "", true
+#define DO(action, code)          RETRY_##action, DBHA_ERR_##code
+
+static const struct row rows[] = {
+    {ENDED_AFTER_ANSWER(OK), INSERT, DO(REPORT, OK), false, false},
+    {ENDED_AFTER_ANSWER(OK), CALL, DO(REPORT, OK), false, false},
+    /* Never sent: anything may be tried again. */
+    {ENDED(NO_CONNECTION), READ, DO(ELSEWHERE, NO_NODE), true, false},
+    {ENDED(NO_CONNECTION), INSERT, DO(ELSEWHERE, NO_NODE), true, false},
+    {ENDED(NO_CONNECTION), CALL, DO(ELSEWHERE, NO_NODE), true, false},
+    {ENDED(NOT_SENT), READ, DO(HERE, LOST), true, false},
+    {ENDED(NOT_SENT), INSERT, DO(HERE, LOST), true, false},
+    {ENDED(NOT_SENT), CALL, DO(HERE, LOST), true, false},
+    /* Lost on the way: only what reads, or may be done twice. */
+    {ENDED(LOST), READ, DO(ELSEWHERE, LOST), true, false},
+    {ENDED(LOST), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {ENDED(LOST), CALL, DO(REPORT, UNKNOWN), false, true},
+    {ENDED(LOST), UPSERT, DO(ELSEWHERE, UNKNOWN), false, true},
+    {ENDED(LOST), CALL_AGAIN, DO(ELSEWHERE, UNKNOWN), false, true},
+    {ENDED_AFTER_ANSWER(LOST), READ, DO(ELSEWHERE, LOST), true, false},
+    {ENDED_AFTER_ANSWER(LOST), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {ENDED_AFTER_ANSWER(LOST), CALL, DO(REPORT, UNKNOWN), false, true},
+    /* The deadline: nothing again, and a write may still be going on. */
+    {ENDED(TIMEOUT), READ, DO(REPORT, TIMEOUT), true, false},
+    {ENDED(TIMEOUT), INSERT, DO(REPORT, TIMEOUT), false, true},
+    {ENDED(TIMEOUT), UPSERT, DO(REPORT, TIMEOUT), false, true},
+    {ENDED(TIMEOUT), CALL, DO(REPORT, TIMEOUT), false, true},
+    {ENDED_AFTER_ANSWER(TIMEOUT), INSERT, DO(REPORT, TIMEOUT), false, true},
+    /* Rejected as read-only: it goes where it belongs. */
+    {ERROR("25006"), INSERT, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("25006"), READ, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("57P03"), INSERT, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("53300"), INSERT, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("57P05"), INSERT, DO(HERE, SERVER), true, false},
+    {ERROR("26000"), INSERT, DO(HERE, SERVER), true, false},
+    /* Rolled back as a whole: again, if it was one transaction. */
+    {ERROR("40001"), INSERT, DO(HERE, SERVER), true, false},
+    {ERROR("40001"), READ, DO(HERE, SERVER), true, false},
+    {ERROR("40001"), CALL, DO(REPORT, SERVER), false, false},
+    {ERROR("40001"), CALL_AGAIN, DO(HERE, SERVER), false, false},
+    {ERROR("40P01"), INSERT, DO(HERE, SERVER), true, false},
+    {ERROR("40P01"), CALL, DO(REPORT, SERVER), false, false},
+    {ERROR_AFTER_ANSWER("40001"), INSERT, DO(HERE, SERVER), true, false},
+    {ERROR_AFTER_ANSWER("40001"), CALL, DO(REPORT, SERVER), false, false},
+    {ERROR("57P01"), INSERT, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("57P01"), READ, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("57P01"), CALL, DO(REPORT, UNKNOWN), false, true},
+    {ERROR("25P03"), CALL, DO(REPORT, UNKNOWN), false, true},
+    /* After the answer of the statement only its commit was open. */
+    {ERROR_AFTER_ANSWER("57P01"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {ERROR_AFTER_ANSWER("57P01"), UPSERT, DO(ELSEWHERE, UNKNOWN), false, true},
+    {ERROR_AFTER_ANSWER("57P01"), READ, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR_AFTER_ANSWER("57P01"), CALL, DO(REPORT, UNKNOWN), false, true},
+    {ERROR_AFTER_ANSWER("25P03"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {ERROR_AFTER_ANSWER("57P05"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {ERROR_AFTER_ANSWER("57P03"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {ERROR_AFTER_ANSWER("53300"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    /* Nobody can say. */
+    {ERROR("57P02"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {ERROR("57P02"), READ, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("08006"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {ERROR("08006"), READ, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("40003"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    /* Ordinary errors are reported: the caller knows them, and they would come again. */
+    {ERROR("23505"), INSERT, DO(REPORT, SERVER), true, false},
+    {ERROR("23505"), UPSERT, DO(REPORT, SERVER), true, false},
+    {ERROR("42601"), READ, DO(REPORT, SERVER), true, false},
+    {ERROR("23505"), CALL, DO(REPORT, SERVER), false, false},
+    {ERROR("57014"), INSERT, DO(REPORT, SERVER), true, false},
+    {ERROR("57014"), CALL, DO(REPORT, SERVER), false, false},
+    {ERROR_AFTER_ANSWER("23503"), INSERT, DO(REPORT, SERVER), true, false},
+};
+
+static struct retry decide(enum attempt_end end, const char *sqlstate, bool answered,
+                           const struct statement_facts *facts)
+{
+	struct verdict verdict = dbha__sqlstate_judge(end, sqlstate, answered);
+	return dbha__retry(end, &verdict, facts);
+}
+
+static const char *describe(char *out, size_t size, enum attempt_end end, const char *sqlstate, bool answered,
+                            const struct statement_facts *facts)
+{
+	snprintf(out, size, "end %d \"%s\"%s,%s%s%s", (int)end, sqlstate, answered ? " answered" : "",
+	         facts->reads ? " reads" : "", facts->repeatable ? " repeatable" : "", facts->atomic ? " atomic" : "");
+	return out;
+}
+
+START_TEST(a_failure_is_decided)
+{
+	const struct row *row = &rows[_i];
+	struct retry retry = decide(row->end, row->sqlstate, row->answered, &row->facts);
+	char what[100];
+	describe(what, sizeof what, row->end, row->sqlstate, row->answered, &row->facts);
+	ck_assert_msg(retry.action == row->action, "%s: action %d, expected %d", what, (int)retry.action, (int)row->action);
+	ck_assert_msg(retry.code == row->code, "%s: code %s, expected %s", what, dbha_code_name(retry.code),
+	              dbha_code_name(row->code));
+	ck_assert_msg(retry.outcome_unknown == row->unknown, "%s: outcome_unknown %d", what, retry.outcome_unknown);
+	ck_assert_msg(retry.retry_safe == row->safe, "%s: retry_safe %d", what, retry.retry_safe);
+}
+END_TEST
+
+/* ---- every combination -------------------------------------------------------------------------------------- */
+
+static const char *const sqlstates[] = {
+    "",      "00000", "08000", "08001", "08003", "08006", "08007", "08P01", "0A000", "22023",
+    "23503", "23505", "25001", "25006", "25P02", "25P03", "25P04", "26000", "40000", "40001",
+    "40002", "40003", "40P01", "42501", "42601", "53100", "53200", "53300", "55000", "55P03",
+    "57014", "57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030", "P0001", "XX000",
+};
+
+/* Codes that a server gives before it begins with a statement. */
+static bool never_began(const char *sqlstate)
+{
+	static const char *const codes[] = {"25006", "26000", "53300", "57P03", "57P05"};
+	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+		if (strcmp(sqlstate, codes[i]) == 0)
+			return true;
+	return false;
+}
+
+/* Codes behind which a session lives on, so that what failed was rolled back. Told again here, and not by the library. */
+static bool session_lives(const char *sqlstate)
+{
+	return strncmp(sqlstate, "08", 2) != 0 && strcmp(sqlstate, "40003") != 0 && strcmp(sqlstate, "25P03") != 0 &&
+	       (strncmp(sqlstate, "57P", 3) != 0 || strcmp(sqlstate, "57P04") == 0);
+}
+
+/* Whether it is certain that nothing was done. */
+static bool certainly_not_done(enum attempt_end end, const char *sqlstate, bool answered, bool atomic)
+{
+	if (end == ATTEMPT_NO_CONNECTION || end == ATTEMPT_NOT_SENT)
+		return true;
+	if (end != ATTEMPT_ERROR)
+		return false;
+	if (never_began(sqlstate))
+		return !answered || session_lives(sqlstate);
+	if (!atomic)
+		return false;
+	return session_lives(sqlstate) || (!answered && (strcmp(sqlstate, "57P01") == 0 || strcmp(sqlstate, "25P03") == 0));
+}
+
+static void check_combination(enum attempt_end end, const char *sqlstate, bool answered,
+                              const struct statement_facts *facts)
+{
+	struct retry retry = decide(end, sqlstate, answered, facts);
+	char what[100];
+	describe(what, sizeof what, end, sqlstate, answered, facts);
+	bool harmless = facts->reads || certainly_not_done(end, sqlstate, answered, facts->atomic);
+	ck_assert_msg(harmless || facts->repeatable || retry.action == RETRY_REPORT, "%s: done again", what);
+	ck_assert_msg(harmless || !retry.retry_safe || end == ATTEMPT_OK, "%s: called safe", what);
+	ck_assert_msg(!(retry.retry_safe && retry.outcome_unknown), "%s: safe and unknown", what);
+	ck_assert_msg(!(facts->reads && retry.outcome_unknown), "%s: a read with an unknown outcome", what);
+	ck_assert_msg((retry.code == DBHA_OK) == (end == ATTEMPT_OK), "%s: code %d", what, retry.code);
+	ck_assert_msg(retry.code != DBHA_ERR_UNKNOWN || retry.outcome_unknown, "%s: UNKNOWN without outcome_unknown", what);
+	ck_assert_msg(retry.code != DBHA_ERR_LOST || !retry.outcome_unknown, "%s: LOST with outcome_unknown", what);
+	bool ended = end == ATTEMPT_LOST || end == ATTEMPT_TIMEOUT;
+	ck_assert_msg(!ended || facts->reads || retry.outcome_unknown, "%s: called known", what);
+}
+
+START_TEST(no_combination_does_anything_twice)
+{
+	bool answered = _i & 8;
+	struct statement_facts facts = {.reads = _i & 1, .repeatable = _i & 2, .atomic = _i & 4};
+	for (size_t i = 0; i < sizeof sqlstates / sizeof sqlstates[0]; i++)
+		check_combination(ATTEMPT_ERROR, sqlstates[i], answered, &facts);
+	check_combination(ATTEMPT_OK, "", answered, &facts);
+	check_combination(ATTEMPT_LOST, "", answered, &facts);
+	check_combination(ATTEMPT_TIMEOUT, "", answered, &facts);
+	check_combination(ATTEMPT_NOT_SENT, "", false, &facts);
+	check_combination(ATTEMPT_NO_CONNECTION, "", false, &facts);
+}
+END_TEST
+
+/* ---- one transaction or not --------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *sql;
+	bool atomic;
+} texts[] = {
+    {"SELECT 1", true},
+    {"select 1", true},
+    {"SeLeCt 1", true},
+    {" \t\r\n\f\vselect 1", true},
+    {"INSERT INTO t VALUES (1)", true},
+    {"UPDATE t SET a = 1", true},
+    {"DELETE FROM t", true},
+    {"MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE", true},
+    {"WITH a AS (SELECT 1) SELECT * FROM a", true},
+    {"VALUES (1)", true},
+    {"TABLE t", true},
+    {"SELECT", true},
+    {"SELECT(1)", true},
+    {"INSERT\nINTO t VALUES (1)", true},
+    {"SELECT/* a comment */1", true},
+    {"CALL p()", false},
+    {"call p()", false},
+    {"DO $$ BEGIN COMMIT; END $$", false},
+    {"VACUUM", false},
+    {"VACUUM FULL t", false},
+    {"CREATE INDEX CONCURRENTLY i ON t (a)", false},
+    {"CREATE TABLE t (a int)", false},
+    {"CREATE DATABASE d", false},
+    {"REINDEX TABLE CONCURRENTLY t", false},
+    {"ALTER TABLE t DETACH PARTITION p CONCURRENTLY", false},
+    {"CLUSTER", false},
+    {"COMMIT", false},
+    {"PREPARE TRANSACTION 'x'", false},
+    {"COMMIT PREPARED 'x'", false},
+    {"EXECUTE p", false},
+    {"EXPLAIN ANALYZE INSERT INTO t VALUES (1)", false},
+    {"COPY t FROM STDIN", false},
+    {"-- SELECT\nCALL p()", false},
+    {"/* SELECT */ CALL p()", false},
+    {"/* a comment */ SELECT 1", false},
+    {"(SELECT 1)", false},
+    {"SELECTED", false},
+    {"SELECT1", false},
+    {"SELECT_1", false},
+    {"INSERTS", false},
+    {"SEL", false},
+    {"WITHOUT", false},
+    {";SELECT 1", false},
+    {"", false},
+    {"   ", false},
+    {"1", false},
+};
+
+START_TEST(a_statement_is_atomic_or_not)
+{
+	ck_assert_msg(dbha__retry_atomic(texts[_i].sql) == texts[_i].atomic, "\"%s\"", texts[_i].sql);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tcase = tcase_create("retry");
+	tcase_add_loop_test(tcase, a_failure_is_decided, 0, sizeof rows / sizeof rows[0]);
+	tcase_add_loop_test(tcase, no_combination_does_anything_twice, 0, 16);
+	tcase_add_loop_test(tcase, a_statement_is_atomic_or_not, 0, sizeof texts / sizeof texts[0]);
+	Suite *suite = suite_create("retry");
+	suite_add_tcase(suite, tcase);
+	SRunner *runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
