@@ -27,6 +27,7 @@ void dbha__call_begin(struct call *call, dbha *h, dbha_intent intent, int timeou
 	call->ticket = atomic_fetch_add_explicit(&h->next_ticket, 1, memory_order_relaxed);
 	call->avoid = 0;
 	call->pauses = 0;
+	call->on_standby = false;
 	call->last_node = -1;
 	call->rounds = 0;
 	call->sent = 0;
@@ -279,6 +280,7 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 		route(call, &query, &decision);
 		if (decision.route.end == ROUTE_NODE) {
 			enum acquire_end end = take(call, &decision, &slot);
+			call->on_standby = !decision.route.writes;
 			if (slot && ready_for(call, slot, decision.route.writes))
 				return slot;
 			again = no_slot(call, &query, &decision, end, err);

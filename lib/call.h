@@ -20,6 +20,7 @@ struct call {
 	uint64_t ticket;
 	uint32_t avoid;  /* nodes that have failed this call, see struct route_query */
 	int pauses;      /* backoffs taken */
+	bool on_standby; /* the last connection was to a standby */
 	int last_node;   /* the last connection was to; -1: there was none */
 	int rounds;      /* connections it was tried on */
 	int sent;        /* times the statement was sent */

@@ -1,10 +1,12 @@
 /*
  * statement: dbha_exec. Route, take a connection, send, wait; then done, again, or report.
  */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "call.h"
+#include "canceller.h"
 #include "clock.h"
 #include "dbha.h"
 #include "error.h"
@@ -111,16 +113,32 @@ static bool pause_before_next(struct call *call)
 	return dbha__clock_now() < call->deadline;
 }
 
+/*
+ * A read that turned out to be something only a primary does: a write (25006), an unlogged or temporary table, a sequence
+ * or WAL function (0A000, 55000). Without effect on the standby, it is run on the primary, as a write. The codes have other
+ * uses; then the primary says the same, and that is reported.
+ */
+static bool standby_says_no(const struct call *call, const struct attempt *attempt)
+{
+	static const char *const codes[] = {"25006", "0A000", "55000"};
+	if (call->intent != DBHA_READ || !call->on_standby || attempt->end != ATTEMPT_ERROR)
+		return false;
+	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+		if (strcmp(attempt->sqlstate, codes[i]) == 0)
+			return true;
+	return false;
+}
+
 /* Whether to go round again after a failure; if not, `retry` is what to report. */
 static bool goes_again(struct call *call, const struct attempt *attempt, const struct verdict *verdict,
                        const struct retry *retry)
 {
-	if (retry->action == RETRY_REPORT)
-		return false;
 	int node = call->last_node;
 	bool read_only = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "25006") == 0;
-	if (read_only && call->intent == DBHA_READ)
-		call->intent = DBHA_WRITE; /* it turned out to be a write: the primary has to do it */
+	if (standby_says_no(call, attempt))
+		call->intent = DBHA_WRITE;
+	else if (retry->action == RETRY_REPORT)
+		return false;
 	else if (read_only && still_the_primary(call, node, dbha__clock_now()))
 		return false;
 	else if (retry->action == RETRY_ELSEWHERE)
@@ -135,10 +153,23 @@ static bool goes_again(struct call *call, const struct attempt *attempt, const s
 static void count(struct call *call, const struct attempt *attempt)
 {
 	struct stats *stats = &call->h->stats[call->last_node];
-	if (attempt->end == ATTEMPT_OK || attempt->end == ATTEMPT_ERROR)
+	bool refused = attempt->end == ATTEMPT_ERROR || attempt->end == ATTEMPT_FATAL;
+	if (attempt->end == ATTEMPT_OK || refused)
 		STATS_ADD(stats, statements, 1);
-	if (attempt->end == ATTEMPT_ERROR)
+	if (refused)
 		STATS_ADD(stats, statement_errors, 1);
+}
+
+static void attempt_on(struct call *call, struct dbha_conn *slot, const dbha_request *rq, struct attempt *attempt)
+{
+	call->rounds++;
+	atomic_store_explicit(&slot->movable, call->intent == DBHA_READ, memory_order_relaxed);
+	dbha__exec(slot->conn, rq, call->deadline, attempt);
+	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
+	call->sent += attempt->end != ATTEMPT_NOT_SENT;
+	/* Its caller is about to leave; the server need not go on for nobody. */
+	if (attempt->end == ATTEMPT_TIMEOUT)
+		dbha__canceller_send(slot->conn);
 }
 
 /* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
@@ -156,9 +187,7 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	call->last_node = node;
 
 	struct attempt attempt;
-	call->rounds++;
-	dbha__exec(slot->conn, rq, call->deadline, &attempt);
-	call->sent += attempt.end != ATTEMPT_NOT_SENT;
+	attempt_on(call, slot, rq, &attempt);
 	count(call, &attempt);
 	struct verdict verdict = dbha__sqlstate_judge(attempt.end, attempt.sqlstate, attempt.answered);
 	dbha__call_return(h, slot, verdict.keep, call->deadline);

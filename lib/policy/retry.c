@@ -32,7 +32,8 @@ static int code_of(enum attempt_end end, enum effect effect, const struct verdic
 		return DBHA_ERR_NO_NODE;
 	if (end == ATTEMPT_TIMEOUT)
 		return DBHA_ERR_TIMEOUT;
-	if (end == ATTEMPT_ERROR && (verdict->keep || effect != EFFECT_UNKNOWN))
+	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL;
+	if (said_no && (verdict->keep || effect != EFFECT_UNKNOWN))
 		return DBHA_ERR_SERVER;
 	return effect == EFFECT_UNKNOWN ? DBHA_ERR_UNKNOWN : DBHA_ERR_LOST;
 }

@@ -43,14 +43,21 @@ static const struct row rows[] = {
 /* Any other error: the statement failed and its transaction with it; it would fail again. */
 static const struct verdict ordinary_error = {EFFECT_ROLLED_BACK, AGAIN_NEVER, true, false};
 
-static struct verdict judge_error(const char *sqlstate, bool answered)
+static struct verdict judge_error(const char *sqlstate, bool fatal, bool answered)
 {
 	struct verdict verdict = ordinary_error;
+	/* protocol_violation on a living connection is PostgreSQL's word for a wrong number of parameters. */
+	if (!fatal && strcmp(sqlstate, "08P01") == 0)
+		return verdict;
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		if (strncmp(sqlstate, rows[i].prefix, strlen(rows[i].prefix)) == 0) {
 			verdict = rows[i].verdict;
 			break;
 		}
+	}
+	if (fatal) {
+		verdict.keep = false;
+		verdict.alarm = true;
 	}
 	/*
 	 * With the extended protocol an autocommit statement reports its completion first and commits at the Sync after it.
@@ -72,7 +79,8 @@ struct verdict dbha__sqlstate_judge(enum attempt_end end, const char *sqlstate, 
 	case ATTEMPT_NOT_SENT:
 		return (struct verdict){EFFECT_NONE, AGAIN_HERE, false, true};
 	case ATTEMPT_ERROR:
-		return judge_error(sqlstate, answered);
+	case ATTEMPT_FATAL:
+		return judge_error(sqlstate, end == ATTEMPT_FATAL, answered);
 	case ATTEMPT_LOST:
 		return (struct verdict){EFFECT_UNKNOWN, AGAIN_ELSEWHERE, false, true};
 	case ATTEMPT_TIMEOUT:

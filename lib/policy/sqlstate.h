@@ -15,9 +15,10 @@ enum attempt_end {
 	ATTEMPT_OK,
 	ATTEMPT_NO_CONNECTION, /* there was no connection to try it on */
 	ATTEMPT_NOT_SENT,      /* the connection was found dead before a byte of the statement was sent */
-	ATTEMPT_ERROR,         /* the server refused it; see the SQLSTATE */
+	ATTEMPT_ERROR,         /* the server refused it and the connection lives; see the SQLSTATE */
 	ATTEMPT_LOST,          /* the connection ended after the statement had been sent, without an answer */
 	ATTEMPT_TIMEOUT,       /* the deadline passed after it had been sent */
+	ATTEMPT_FATAL,         /* the server, or a pooler, gave an error and ended the connection; see the SQLSTATE */
 };
 
 /* What the server did with the statement. */

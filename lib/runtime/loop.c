@@ -1,9 +1,9 @@
 #include "loop.h"
 
-#include <signal.h>
 #include <stdlib.h>
 
 #include "clock.h"
+#include "thread.h"
 
 /* The poll set, grown as needed by the loop's thread alone. */
 struct poll_set {
@@ -86,12 +86,7 @@ void dbha__loop_fini(struct loop *loop)
 
 int dbha__loop_start(struct loop *loop)
 {
-	sigset_t all, old;
-	sigfillset(&all);
-	/* Signals are the application's: none may be delivered to a thread of ours. */
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int rc = pthread_create(&loop->thread, NULL, run, loop);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	int rc = dbha__thread_start(&loop->thread, run, loop);
 	loop->running = rc == 0;
 	return rc;
 }

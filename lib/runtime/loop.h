@@ -29,7 +29,7 @@ struct loop {
 int dbha__loop_init(struct loop *loop, struct monitor *monitor, struct connector *connector, struct wake *wake);
 void dbha__loop_fini(struct loop *loop);
 
-/* Starts the thread, with all signals blocked. 0, or an errno. */
+/* Starts the thread. 0, or an errno. */
 int dbha__loop_start(struct loop *loop);
 
 /* Asks the thread to stop and waits for it: it never blocks for longer than a step. */

@@ -158,6 +158,14 @@ static void follow_primary(struct monitor *monitor, int64_t now)
 	}
 }
 
+static bool others_usable(const struct monitor *monitor, int i)
+{
+	for (int k = 0; k < monitor->view.n_nodes; k++)
+		if (k != i && dbha__topology_usable(&monitor->view.nodes[k]))
+			return true;
+	return false;
+}
+
 static void observe(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
 {
 	struct topology_events events = {0};
@@ -172,6 +180,8 @@ static void observe(struct monitor *monitor, int i, const struct observation *se
 	update_lag(monitor, now);
 	follow_primary(monitor, now);
 	publish(monitor, &events);
+	if (monitor->view.nodes[i].state == DBHA_STATE_SILENT && others_usable(monitor, i))
+		dbha__pool_cut_movable(&monitor->world.pools[i]);
 }
 
 static void observe_failure(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)

@@ -343,6 +343,15 @@ static void cut_used(struct pool *pool)
 			dbha__conn_cut(slot->conn);
 }
 
+void dbha__pool_cut_movable(struct pool *pool)
+{
+	dbha__mutex_lock(&pool->lock);
+	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next)
+		if (slot->used && atomic_load_explicit(&slot->movable, memory_order_relaxed))
+			dbha__conn_cut(slot->conn);
+	dbha__mutex_unlock(&pool->lock);
+}
+
 static int length_of(const struct dbha_conn *list)
 {
 	int n = 0;

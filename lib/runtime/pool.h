@@ -34,6 +34,7 @@ struct dbha_conn {
 	int64_t since_us;  /* used or idle since */
 	int64_t rested_us; /* used: how long it had been idle before */
 	bool used;
+	_Atomic bool movable;                  /* used: what runs on it may just as well be run elsewhere */
 	bool orphan;                           /* over fork: of a pool that started anew; it is freed at release */
 	struct dbha_conn *all_next, *all_prev; /* every place of the pool */
 	struct dbha_conn *idle_next, *idle_prev;
@@ -114,6 +115,12 @@ struct dbha_conn *dbha__pool_expired(struct pool *pool, int64_t now);
  * for dbha__pool_dispose. Not open: waiters are sent away. Idle connections stay: the node may come back as it was.
  */
 struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t generation);
+
+/*
+ * The node is silent and others are not: the reads that wait for it are cut, so that their callers run them elsewhere.
+ * Anything else waits on: a slow statement is not a dead host.
+ */
+void dbha__pool_cut_movable(struct pool *pool);
 
 /* For good: sends waiters away and returns the idle connections. With `cut`, those in use are cut. */
 struct dbha_conn *dbha__pool_stop(struct pool *pool, bool cut);

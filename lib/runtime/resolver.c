@@ -1,8 +1,6 @@
 #include "resolver.h"
 
 #include <netdb.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +8,7 @@
 
 #include "clock.h"
 #include "sync.h"
+#include "thread.h"
 
 #define REFRESH_US (30 * (int64_t)1000000)
 #define RETRY_US   ((int64_t)1000000)
@@ -131,23 +130,6 @@ static void *run_lookup(void *arg)
 	return NULL;
 }
 
-static bool start_thread(struct lookup *lookup)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-	sigset_t all, old;
-	if (pthread_attr_init(&attr) != 0)
-		return false;
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	/* Signals are the application's: none may be delivered to a thread of ours. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int rc = pthread_create(&thread, &attr, run_lookup, lookup);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	return rc == 0;
-}
-
 static void start_lookup(struct resolver *resolver, int node, int64_t now) REQUIRES(resolver->lock)
 {
 	struct name *name = &resolver->names[node];
@@ -160,7 +142,7 @@ static void start_lookup(struct resolver *resolver, int node, int64_t now) REQUI
 	lookup->resolver = resolver;
 	lookup->node = node;
 	snprintf(lookup->host, sizeof lookup->host, "%s", name->host);
-	if (start_thread(lookup)) {
+	if (dbha__thread_start(NULL, run_lookup, lookup) == 0) {
 		name->running = true;
 		resolver->refs++;
 	} else {

@@ -197,6 +197,24 @@ void dbha__conn_cut(struct conn *conn)
 		shutdown(conn->guard_fd, SHUT_RDWR);
 }
 
+/* The opaque type is libpq's own under a name of the house: other floors do not see libpq. */
+struct conn_cancel *dbha__conn_cancel_new(const struct conn *conn)
+{
+	return (struct conn_cancel *)PQgetCancel(conn->pg);
+}
+
+void dbha__conn_cancel_run(struct conn_cancel *cancel)
+{
+	char why[256];
+	PQcancel((PGcancel *)cancel, why, sizeof why);
+	dbha__conn_cancel_free(cancel);
+}
+
+void dbha__conn_cancel_free(struct conn_cancel *cancel)
+{
+	PQfreeCancel((PGcancel *)cancel);
+}
+
 void dbha__conn_close(struct conn *conn)
 {
 	if (!conn)

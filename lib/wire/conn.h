@@ -80,6 +80,15 @@ void dbha__conn_set_blocking(struct conn *conn, bool blocking);
  */
 void dbha__conn_cut(struct conn *conn);
 
+/*
+ * A cancel request for what the connection is doing now; it outlives the connection. NULL: there is nothing to cancel.
+ * dbha__conn_cancel_run sends it, blocking for as long as the network likes, and frees it.
+ */
+struct conn_cancel;
+struct conn_cancel *dbha__conn_cancel_new(const struct conn *conn);
+void dbha__conn_cancel_run(struct conn_cancel *cancel);
+void dbha__conn_cancel_free(struct conn_cancel *cancel);
+
 /* Says good-bye and frees. Does not block. NULL is allowed. */
 void dbha__conn_close(struct conn *conn);
 

@@ -132,6 +132,8 @@ static void judge_end(struct conn *conn, struct attempt *attempt)
 	bool broken = PQstatus(conn->pg) != CONNECTION_OK;
 	if (nameless || (broken && attempt->end == ATTEMPT_OK) || (attempt->end == ATTEMPT_OK && !attempt->result))
 		lost(conn, attempt);
+	else if (broken)
+		attempt->end = ATTEMPT_FATAL;
 }
 
 static void timed_out(struct attempt *attempt)

@@ -13,7 +13,7 @@
 
 struct attempt {
 	enum attempt_end end;
-	PGresult *result;           /* with ATTEMPT_OK and ATTEMPT_ERROR; the caller's */
+	PGresult *result;           /* with ATTEMPT_OK, _ERROR and _FATAL; the caller's */
 	bool answered;              /* the statement's own result had come before the end */
 	char sqlstate[6];           /* "" where the server gave none */
 	char message[DBHA_WHY_MAX]; /* one line, the server's or libpq's; "" with ATTEMPT_OK */
