@@ -8,7 +8,7 @@
 #include "error.h"
 #include "exec.h"
 
-/* Making a promoted standby's session writable: one round trip, which must not take the whole call. */
+/* Changing what a session may do: one round trip, which must not take the whole call. */
 #define TIDY_US       ((int64_t)1000000)
 /*
  * A connection that has rested this long is looked at before use: one system call, which tells a statement that was never
@@ -145,26 +145,34 @@ bool dbha__call_pause(struct call *call)
 	return dbha__clock_now() < call->deadline;
 }
 
+/* Whether the session may write when it is to, and may not when it must not. One round trip where that has to be changed. */
+static bool fits(struct call *call, struct dbha_conn *slot, bool writes)
+{
+	struct conn *conn = slot->conn;
+	/* Behind a pooler a setting would fall on other people's sessions. */
+	if (conn->read_only_set != writes || !conn->reported_recovery)
+		return true;
+	int64_t until = dbha__clock_now() + TIDY_US;
+	if (until > call->deadline)
+		until = call->deadline;
+	const char *sql = writes ? "RESET default_transaction_read_only" : "SET default_transaction_read_only = on";
+	if (!dbha__exec_command(conn, sql, until))
+		return false;
+	conn->read_only_set = !writes;
+	return true;
+}
+
 /*
- * Whether a connection out of the pool is alive, and fit for what it is wanted for: the session of a standby that was
- * promoted was made read-only; for a write it is opened up.
+ * Whether a connection out of the pool is alive, and fit for what it is wanted for: the session of a standby was made
+ * read-only, and when it is promoted it is opened up; in a split brain the session of a primary is made read-only.
  */
 static bool ready_for(struct call *call, struct dbha_conn *slot, bool writes)
 {
-	if (slot->rested_us > LOOK_AFTER_US && dbha__conn_is_dead(slot->conn)) {
-		/* Each dead connection is met once, so that this needs no pause; what it means the monitor finds out. */
-		dbha__monitor_alarm(&call->h->monitor);
-		dbha__call_return(call->h, slot, false, call->deadline);
-		return false;
-	}
-	if (!writes || !slot->conn->read_only_set)
+	bool dead = slot->rested_us > LOOK_AFTER_US && dbha__conn_is_dead(slot->conn);
+	if (!dead && fits(call, slot, writes))
 		return true;
-	int64_t until = dbha__clock_now() + TIDY_US;
-	if (dbha__exec_command(slot->conn, "RESET default_transaction_read_only",
-	                       until < call->deadline ? until : call->deadline)) {
-		slot->conn->read_only_set = false;
-		return true;
-	}
+	/* Each dead connection is met once, so that this needs no pause; what it means the monitor finds out. */
+	dbha__monitor_alarm(&call->h->monitor);
 	dbha__call_return(call->h, slot, false, call->deadline);
 	return false;
 }
@@ -219,7 +227,7 @@ static bool no_route(struct call *call, const struct route_query *query, const s
 		             "two primaries on the same timeline, writes are refused until one of them goes away", err);
 		return false;
 	case ROUTE_FOREIGN:
-		fail_refused(call, DBHA_ERR_FOREIGN, "every node that answers belongs to another cluster", err);
+		fail_refused(call, DBHA_ERR_FOREIGN, "every node belongs to another cluster", err);
 		return false;
 	case ROUTE_REFUSED:
 		fail_refused(call, DBHA_ERR_NO_NODE, "every node refuses the connection", err);

@@ -204,6 +204,7 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	    .reads = reads,
 	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
 	    .atomic = reads || dbha__retry_atomic(rq->sql),
+	    .runs_code = dbha__retry_runs_code(rq->sql),
 	};
 	struct retry retry = dbha__retry(attempt.end, &verdict, &facts);
 	if (!goes_again(call, &attempt, &verdict, &retry)) {

@@ -3,22 +3,37 @@
 #include <string.h>
 #include <strings.h>
 
+/* Whether the first word of a statement is one of `words`; with NULL for them, whether there is a first word at all. */
+static bool begins_with(const char *sql, const char *const *words, size_t n)
+{
+	sql += strspn(sql, " \t\r\n\f\v");
+	size_t length = strspn(sql, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789");
+	for (size_t i = 0; i < n; i++)
+		if (strlen(words[i]) == length && strncasecmp(sql, words[i], length) == 0)
+			return true;
+	return !words && length > 0;
+}
+
 bool dbha__retry_atomic(const char *sql)
 {
 	static const char *const words[] = {"select", "insert", "update", "delete", "merge", "with", "values", "table"};
-	sql += strspn(sql, " \t\r\n\f\v");
-	size_t length = strspn(sql, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789");
-	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-		if (strlen(words[i]) == length && strncasecmp(sql, words[i], length) == 0)
-			return true;
-	return false;
+	return begins_with(sql, words, sizeof words / sizeof words[0]);
+}
+
+bool dbha__retry_runs_code(const char *sql)
+{
+	static const char *const words[] = {"call", "do"};
+	return begins_with(sql, words, sizeof words / sizeof words[0]) || !begins_with(sql, NULL, 0);
 }
 
 /* What the server did, in the light of what the statement is. */
-static enum effect effect_on(const struct verdict *verdict, const struct statement_facts *facts)
+static enum effect effect_on(enum attempt_end end, const struct verdict *verdict, const struct statement_facts *facts)
 {
+	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL;
 	if (facts->reads)
 		return EFFECT_NONE;
+	if (said_no && facts->runs_code)
+		return EFFECT_UNKNOWN;
 	if (verdict->effect == EFFECT_ROLLED_BACK && !facts->atomic)
 		return EFFECT_UNKNOWN;
 	return verdict->effect;
@@ -40,7 +55,7 @@ static int code_of(enum attempt_end end, enum effect effect, const struct verdic
 
 struct retry dbha__retry(enum attempt_end end, const struct verdict *verdict, const struct statement_facts *facts)
 {
-	enum effect effect = effect_on(verdict, facts);
+	enum effect effect = effect_on(end, verdict, facts);
 	struct retry retry = {.action = RETRY_REPORT, .code = code_of(end, effect, verdict)};
 	if (end == ATTEMPT_OK)
 		return retry;

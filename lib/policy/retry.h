@@ -15,6 +15,7 @@ struct statement_facts {
 	bool reads;      /* the caller said that it only reads: done twice or half done, it has done nothing */
 	bool repeatable; /* the caller said that it is idempotent */
 	bool atomic;     /* it cannot commit in the middle of itself, see dbha__retry_atomic */
+	bool runs_code;  /* it may have run any statements by the time it fails, see dbha__retry_runs_code */
 };
 
 enum retry_action {
@@ -39,5 +40,12 @@ struct retry dbha__retry(enum attempt_end end, const struct verdict *verdict, co
  * into: false is always safe.
  */
 bool dbha__retry_atomic(const char *sql);
+
+/*
+ * Whether an error of a statement may come from statements inside it, after others that have been committed: CALL and DO,
+ * and what cannot be told because the text does not begin with a word. Then even "read-only" is no proof that nothing was
+ * done.
+ */
+bool dbha__retry_runs_code(const char *sql);
 
 #endif

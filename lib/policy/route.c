@@ -52,9 +52,14 @@ const char *dbha__route_wanted(const struct route_query *query)
 	return "any node";
 }
 
-static bool lags(const struct node_view *node, int max_lag_ms)
+/*
+ * Over the limit, or not known (-1). The latter does not count while there is no primary: then nobody is known to be ahead,
+ * and a standby is all there is.
+ */
+static bool lags(const struct view *view, const struct node_view *node, int max_lag_ms)
 {
-	return max_lag_ms > 0 && node->lag_ms > max_lag_ms;
+	bool unknown = node->lag_ms < 0 && view->primary >= 0;
+	return max_lag_ms > 0 && (unknown || node->lag_ms > max_lag_ms);
 }
 
 static bool avoided(const struct route_query *query, int i)
@@ -65,7 +70,7 @@ static bool avoided(const struct route_query *query, int i)
 static bool serves_reads(const struct view *view, const struct route_query *query, int i)
 {
 	const struct node_view *node = &view->nodes[i];
-	return node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && !lags(node, query->max_lag_ms);
+	return node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && !lags(view, node, query->max_lag_ms);
 }
 
 /*
@@ -159,17 +164,6 @@ static bool every_node_is(const struct view *view, enum dbha_state state)
 	return true;
 }
 
-static bool only_foreign_answer(const struct view *view)
-{
-	bool any = false;
-	for (int i = 0; i < view->n_nodes; i++) {
-		any = any || view->nodes[i].state == DBHA_STATE_FOREIGN;
-		if (dbha__topology_usable(&view->nodes[i]) && view->nodes[i].state != DBHA_STATE_FOREIGN)
-			return false;
-	}
-	return any;
-}
-
 struct route dbha__route(const struct view *view, const struct route_query *query)
 {
 	struct route route = {.end = ROUTE_WAIT, .node = -1};
@@ -187,11 +181,11 @@ struct route dbha__route(const struct view *view, const struct route_query *quer
 	}
 	if (route.node >= 0) {
 		route.end = ROUTE_NODE;
-		/* On a primary every connection may write: `any` has libpq's meaning, and a read there is protected by nothing. */
-		route.writes = view->nodes[route.node].role == DBHA_ROLE_PRIMARY;
+		/* On a primary every connection may write, unless it is one of two: then not even a mislabelled read may. */
+		route.writes = view->nodes[route.node].role == DBHA_ROLE_PRIMARY && !view->split_brain;
 	} else if (view->split_brain && may_write) {
 		route.end = ROUTE_SPLIT_BRAIN;
-	} else if (only_foreign_answer(view)) {
+	} else if (every_node_is(view, DBHA_STATE_FOREIGN)) {
 		route.end = ROUTE_FOREIGN;
 	} else if (every_node_is(view, DBHA_STATE_REFUSED)) {
 		route.end = ROUTE_REFUSED;

@@ -13,7 +13,7 @@ enum route_end {
 	ROUTE_NODE,        /* use `node` */
 	ROUTE_WAIT,        /* nothing fits now: wait until the view changes */
 	ROUTE_SPLIT_BRAIN, /* two primaries on one timeline: refused, waiting could end in a guess */
-	ROUTE_FOREIGN,     /* every node that answers is of another cluster */
+	ROUTE_FOREIGN,     /* every node is of another cluster: waiting does not help */
 	ROUTE_REFUSED,     /* every node refuses us (password, database): waiting does not help */
 };
 

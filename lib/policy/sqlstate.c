@@ -49,6 +49,9 @@ static struct verdict judge_error(const char *sqlstate, bool fatal, bool answere
 	/* protocol_violation on a living connection is PostgreSQL's word for a wrong number of parameters. */
 	if (!fatal && strcmp(sqlstate, "08P01") == 0)
 		return verdict;
+	/* An end that the table does not know may have been put there by a pooler, at any moment. */
+	if (fatal)
+		verdict.effect = EFFECT_UNKNOWN;
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		if (strncmp(sqlstate, rows[i].prefix, strlen(rows[i].prefix)) == 0) {
 			verdict = rows[i].verdict;

@@ -193,15 +193,23 @@ static void judge_fence(struct view *view, struct topology_events *events)
 	}
 }
 
+/* Two names for one server: the start time is in microseconds, two servers do not share it. */
+static bool same_server(const struct node_view *a, const struct node_view *b)
+{
+	return a->started_us && a->started_us == b->started_us && a->system_identifier == b->system_identifier;
+}
+
 static void find_primary(struct view *view, struct topology_events *events)
 {
 	int found = -1;
 	int count = 0;
 	for (int i = 0; view->settled && i < view->n_nodes; i++) {
-		if (view->nodes[i].role == DBHA_ROLE_PRIMARY && dbha__topology_usable(&view->nodes[i])) {
-			found = i;
-			count++;
-		}
+		const struct node_view *node = &view->nodes[i];
+		bool candidate = node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
+		if (!candidate || (found >= 0 && same_server(node, &view->nodes[found])))
+			continue;
+		found = found < 0 ? i : found;
+		count++;
 	}
 	bool split = count > 1;
 	if (split != view->split_brain)

@@ -294,19 +294,29 @@ void dbha__pool_connect_failed(struct pool *pool, const char *why, int64_t now)
 	dbha__mutex_unlock(&pool->lock);
 }
 
+/* Why an idle connection is to go; NULL: it stays. */
+static _Atomic uint64_t *reason_to_go(struct pool *pool, const struct dbha_conn *slot, int64_t now)
+{
+	if (now >= slot->expires_us)
+		return &pool->stats->closed_lifetime;
+	if (dbha__pool_idle_too_long(&pool->limits, &pool->counts, now, slot->since_us))
+		return &pool->stats->closed_idle;
+	/* A system call under the lock that does not block: what it looks at must not be closed meanwhile. */
+	if (dbha__conn_peer_closed(slot->conn))
+		return &pool->stats->closed_broken;
+	return NULL;
+}
+
 struct dbha_conn *dbha__pool_expired(struct pool *pool, int64_t now)
 {
 	struct dbha_conn *list = NULL;
 	dbha__mutex_lock(&pool->lock);
 	for (struct dbha_conn *slot = pool->idle_oldest, *newer; slot; slot = newer) {
 		newer = slot->idle_prev;
-		bool old = now >= slot->expires_us;
-		if (!old && !dbha__pool_idle_too_long(&pool->limits, &pool->counts, now, slot->since_us))
+		_Atomic uint64_t *counter = reason_to_go(pool, slot, now);
+		if (!counter)
 			continue;
-		if (old)
-			STATS_ADD(pool->stats, closed_lifetime, 1);
-		else
-			STATS_ADD(pool->stats, closed_idle, 1);
+		atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 		unlink_idle(pool, slot);
 		unlink_all(pool, slot);
 		slot->all_next = list;

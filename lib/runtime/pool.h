@@ -105,7 +105,7 @@ struct dbha_conn *dbha__pool_connected(struct pool *pool, struct dbha_conn *slot
 /* A connect has failed. Those who wait for nothing else are sent away with ACQUIRE_NO_CONNECTION. */
 void dbha__pool_connect_failed(struct pool *pool, const char *why, int64_t now);
 
-/* Takes out what has been idle or alive too long: a list for dbha__pool_dispose. */
+/* Takes out what has been idle or alive too long, or was closed by the server: a list for dbha__pool_dispose. */
 struct dbha_conn *dbha__pool_expired(struct pool *pool, int64_t now);
 
 /* ---- for the monitor ---------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,6 +170,13 @@ bool dbha__conn_is_dead(struct conn *conn)
 	if (!PQconsumeInput(conn->pg) || PQstatus(conn->pg) == CONNECTION_BAD)
 		return true;
 	return recv(conn->guard_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+bool dbha__conn_peer_closed(const struct conn *conn)
+{
+	/* POLLRDHUP: the end of the stream is seen also behind a last message that nobody has read. */
+	struct pollfd item = {.fd = conn->guard_fd, .events = POLLRDHUP};
+	return poll(&item, 1, 0) > 0;
 }
 
 enum conn_state dbha__conn_state(const struct conn *conn)

@@ -62,6 +62,9 @@ int dbha__conn_fd(const struct conn *conn);
 /* Whether the other side has closed an idle connection. No round trip; one system call. */
 bool dbha__conn_is_dead(struct conn *conn);
 
+/* The same for a glance at many: without libpq, and without a word from the server being taken in. Does not block. */
+bool dbha__conn_peer_closed(const struct conn *conn);
+
 /* The state a connection comes back in. */
 enum conn_state {
 	CONN_IDLE,           /* good for the next one */

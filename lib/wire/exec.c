@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "retry.h"
 #include "stmtcache.h"
 
 enum waited {
@@ -255,12 +256,13 @@ static void deallocate(struct conn *conn, const char *name, int64_t deadline)
  * has it (26000), or its result changed shape with a table ("cached plan must not change result type", which has only the
  * general code 0A000; the name of the function that raised it is not translated, unlike the text).
  */
-static bool must_prepare_anew(const struct attempt *attempt)
+static bool must_prepare_anew(const struct attempt *attempt, const dbha_request *rq, const char *name)
 {
-	if (attempt->end != ATTEMPT_ERROR)
+	/* A procedure may have met either error in a statement of its own, after it had committed others. */
+	if (attempt->end != ATTEMPT_ERROR || dbha__retry_runs_code(rq->sql))
 		return false;
 	if (strcmp(attempt->sqlstate, "26000") == 0)
-		return true;
+		return strstr(attempt->message, name);
 	const char *function = PQresultErrorField(attempt->result, PG_DIAG_SOURCE_FUNCTION);
 	return strcmp(attempt->sqlstate, "0A000") == 0 && function && strcmp(function, "RevalidateCachedQuery") == 0;
 }
@@ -282,7 +284,7 @@ void dbha__exec(struct conn *conn, const dbha_request *rq, int64_t deadline, str
 	if (stmt.advice == STMT_PREPARE && !prepare(conn, rq, stmt.name, deadline, attempt))
 		return;
 	run_prepared(conn, rq, stmt.name, deadline, attempt);
-	if (!must_prepare_anew(attempt))
+	if (!must_prepare_anew(attempt, rq, stmt.name))
 		return;
 	PQclear(attempt->result);
 	char name[sizeof stmt.evicted];

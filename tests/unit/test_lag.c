@@ -87,8 +87,8 @@ START_TEST(lag_is_read_from_the_history)
 END_TEST
 
 /*
- * A handle that was just opened has one sample of the primary. A standby behind it may be behind by a second or by a week:
- * "0 ms" would let it serve reads that have a limit. What is not known is -1.
+ * A handle that was just opened has one sample of the primary. A standby behind it may be behind by a second or by a
+ * week: "0 ms" would let it serve reads that have a limit. What is not known is -1.
  */
 START_TEST(a_standby_behind_all_that_is_remembered_is_not_called_level)
 {

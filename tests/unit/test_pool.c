@@ -1,6 +1,6 @@
 /*
- * test_pool: checkout, hand-over, limits, generations and drain, without a server: a connection is one end of a socket pair,
- * and the other end tells whether it was cut.
+ * test_pool: checkout, hand-over, limits, generations and drain, without a server: a connection is one end of a socket
+ * pair, and the other end tells whether it was cut.
  */
 #include <check.h>
 #include <errno.h>
@@ -145,8 +145,8 @@ static void check_counts(struct bench *bench, int idle, int used, int connecting
 /* ---- callers in threads of their own ------------------------------------------------------------------------ */
 
 /*
- * A caller who has to wait asks for a connect once it stands in the queue; each has a wake-up of its own, so the test knows
- * without waiting for time to pass. Works while the pool has room to grow.
+ * A caller who has to wait asks for a connect once it stands in the queue; each has a wake-up of its own, so the test
+ * knows without waiting for time to pass. Works while the pool has room to grow.
  */
 struct caller {
 	pthread_t thread;
@@ -1007,7 +1007,7 @@ END_TEST
 static TCase *make_tests(void)
 {
 	TCase *tcase = tcase_create("pool");
-	tcase_set_timeout(tcase, 120);
+	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, a_pool_is_closed_until_the_topology_opens_it);
 	tcase_add_test(tcase, the_connection_used_last_is_used_next);
 	tcase_add_test(tcase, a_broken_connection_does_not_come_back);

@@ -1,6 +1,6 @@
 /*
- * test_retry: a failed attempt and what is known of its statement in, what to do and what to report out. Promise P2: nothing
- * whose effect is unknown is done again, unless it reads or the caller called it repeatable.
+ * test_retry: a failed attempt and what is known of its statement in, what to do and what to report out. Promise P2:
+ * nothing whose effect is unknown is done again, unless it reads or the caller called it repeatable.
  */
 #include <check.h>
 #include <stdio.h>
@@ -43,6 +43,8 @@ struct row {
 
 #define ERROR(state)              ATTEMPT_ERROR, state, false
 #define ERROR_AFTER_ANSWER(state) ATTEMPT_ERROR, state, true
+#define FATAL(state)              ATTEMPT_FATAL, state, false
+#define FATAL_AFTER_ANSWER(state) ATTEMPT_FATAL, state, true
 #define ENDED(end)                ATTEMPT_##end, "", false
 #define ENDED_AFTER_ANSWER(end)   ATTEMPT_##end, "", true
 #define DO(action, code)          RETRY_##action, DBHA_ERR_##code
@@ -101,7 +103,14 @@ static const struct row rows[] = {
     {ERROR_AFTER_ANSWER("57P05"), INSERT, DO(REPORT, UNKNOWN), false, true},
     {ERROR_AFTER_ANSWER("57P03"), INSERT, DO(REPORT, UNKNOWN), false, true},
     {ERROR_AFTER_ANSWER("53300"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL("57P01"), INSERT, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL("57P01"), CALL, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("57P01"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("40001"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("XX000"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("XX000"), READ, DO(REPORT, SERVER), true, false},
     /* Nobody can say. */
+    {FATAL("08P01"), INSERT, DO(REPORT, UNKNOWN), false, true},
     {ERROR("57P02"), INSERT, DO(REPORT, UNKNOWN), false, true},
     {ERROR("57P02"), READ, DO(ELSEWHERE, SERVER), true, false},
     {ERROR("08006"), INSERT, DO(REPORT, UNKNOWN), false, true},
@@ -165,10 +174,11 @@ static bool never_began(const char *sqlstate)
 	return false;
 }
 
-/* Codes behind which a session lives on, so that what failed was rolled back. Told again here, and not by the library. */
+/* Codes behind which a session lives on, so that what failed was rolled back. Not taken from the library's table. */
 static bool session_lives(const char *sqlstate)
 {
-	return strncmp(sqlstate, "08", 2) != 0 && strcmp(sqlstate, "40003") != 0 && strcmp(sqlstate, "25P03") != 0 &&
+	bool pooler = strncmp(sqlstate, "08", 2) == 0 && strcmp(sqlstate, "08P01") != 0;
+	return !pooler && strcmp(sqlstate, "40003") != 0 && strcmp(sqlstate, "25P03") != 0 &&
 	       (strncmp(sqlstate, "57P", 3) != 0 || strcmp(sqlstate, "57P04") == 0);
 }
 
@@ -208,8 +218,10 @@ START_TEST(no_combination_does_anything_twice)
 {
 	bool answered = _i & 8;
 	struct statement_facts facts = {.reads = _i & 1, .repeatable = _i & 2, .atomic = _i & 4};
-	for (size_t i = 0; i < sizeof sqlstates / sizeof sqlstates[0]; i++)
+	for (size_t i = 0; i < sizeof sqlstates / sizeof sqlstates[0]; i++) {
 		check_combination(ATTEMPT_ERROR, sqlstates[i], answered, &facts);
+		check_combination(ATTEMPT_FATAL, sqlstates[i], true, &facts);
+	}
 	check_combination(ATTEMPT_OK, "", answered, &facts);
 	check_combination(ATTEMPT_LOST, "", answered, &facts);
 	check_combination(ATTEMPT_TIMEOUT, "", answered, &facts);

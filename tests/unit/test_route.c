@@ -1,6 +1,6 @@
 /*
- * test_route: a view and a query in, a node or what stands in the way out. Every case is asked with many random numbers, so
- * that the set of nodes that can be chosen is known, and not one of them.
+ * test_route: a view and a query in, a node or what stands in the way out. Every case is asked with many random
+ * numbers, so that the set of nodes that can be chosen is known, and not one of them.
  */
 #include <check.h>
 #include <stdio.h>
@@ -14,8 +14,8 @@
 #define SPLIT (-2)
 
 /*
- * nodes: one word each. Role: P primary, S standby, N not known. State: u up, s suspect, q silent, d down, t starting, f full,
- * r refused, x fenced, o foreign, n unknown. Then as it comes: "!" its sessions are read-only, "+900" it lags 900 ms.
+ * nodes: one word each. Role: P primary, S standby, N not known. State: u up, s suspect, q silent, d down, t starting,
+ * f full, r refused, x fenced, o foreign, n unknown. Then: "!" its sessions are read-only, "+900" it lags 900 ms.
  */
 struct scene {
 	const char *nodes;
@@ -108,8 +108,8 @@ static const struct row rows[] = {
     {{"Pu Pu", SPLIT}, D, TARGET_PRIMARY, 0, 0, NONE(SPLIT_BRAIN)},
     {{"Pu Pu", SPLIT}, D, TARGET_READ_WRITE, 0, 0, NONE(SPLIT_BRAIN)},
     {{"Pu Pu Su", SPLIT}, R, TARGET_PRIMARY, 0, 0, NODE("2", false)},
-    {{"Pu Pu Sd", SPLIT}, R, TARGET_PRIMARY, 0, 0, NODE("0", true)},
-    {{"Pu Pu Sd", SPLIT}, R, TARGET_PRIMARY, 0, 1 << 0, NODE("1", true)},
+    {{"Pu Pu Sd", SPLIT}, R, TARGET_PRIMARY, 0, 0, NODE("0", false)},
+    {{"Pu Pu Sd", SPLIT}, R, TARGET_PRIMARY, 0, 1 << 0, NODE("1", false)},
     {{"Pu Pu Su", SPLIT}, D, TARGET_STANDBY, 0, 0, NODE("2", false)},
     {{"Pu Pu Su", SPLIT}, D, TARGET_PREFER_STANDBY, 0, 0, NODE("2", false)},
     /* ... and work that may write is not a read because the target is wide: it may not land on either side. */

@@ -26,6 +26,12 @@ struct row {
 		ATTEMPT_ERROR, state, true, EFFECT_##effect, AGAIN_##again, keep, alarm                                        \
 	}
 
+/* The connection ended with it. */
+#define FATAL(state, answered, effect, again)                                                                          \
+	{                                                                                                                  \
+		ATTEMPT_FATAL, state, answered, EFFECT_##effect, AGAIN_##again, false, true                                    \
+	}
+
 static const struct row rows[] = {
     {ATTEMPT_OK, "", true, EFFECT_NONE, AGAIN_NEVER, true, false},
     {ATTEMPT_NO_CONNECTION, "", false, EFFECT_NONE, AGAIN_ELSEWHERE, false, false},
@@ -54,9 +60,9 @@ static const struct row rows[] = {
     REFUSED("08003", UNKNOWN, ELSEWHERE, false, true),
     REFUSED("08006", UNKNOWN, ELSEWHERE, false, true),
     REFUSED("08007", UNKNOWN, ELSEWHERE, false, true),
-    REFUSED("08P01", UNKNOWN, ELSEWHERE, false, true),
     /* Ordinary: it would fail again. */
     REFUSED("23505", ROLLED_BACK, NEVER, true, false),
+    REFUSED("08P01", ROLLED_BACK, NEVER, true, false), /* a wrong number of parameters */
     REFUSED("42601", ROLLED_BACK, NEVER, true, false),
     REFUSED("42P01", ROLLED_BACK, NEVER, true, false),
     REFUSED("40000", ROLLED_BACK, NEVER, true, false),
@@ -85,10 +91,20 @@ static const struct row rows[] = {
     AFTER_ANSWER("25P03", UNKNOWN, HERE, false, false),
     AFTER_ANSWER("57P02", UNKNOWN, ELSEWHERE, false, true),
     AFTER_ANSWER("08006", UNKNOWN, ELSEWHERE, false, true),
-    /* ... and what was answered has begun: "never began" cannot be true of it. 57P05 even comes only after the commit. */
+    /* ... and what was answered has begun: "never began" cannot be true. 57P05 even comes only after the commit. */
     AFTER_ANSWER("57P05", UNKNOWN, HERE, false, false),
     AFTER_ANSWER("57P03", UNKNOWN, ELSEWHERE, false, true),
     AFTER_ANSWER("53300", UNKNOWN, ELSEWHERE, false, false),
+    FATAL("57P01", false, ROLLED_BACK, ELSEWHERE),
+    FATAL("57P01", true, UNKNOWN, ELSEWHERE),
+    FATAL("57P02", false, UNKNOWN, ELSEWHERE),
+    FATAL("57P03", false, NONE, ELSEWHERE),
+    FATAL("57P05", false, NONE, HERE),
+    FATAL("08P01", false, UNKNOWN, ELSEWHERE), /* a pooler that lost its server */
+    FATAL("08P01", true, UNKNOWN, ELSEWHERE),
+    FATAL("25P04", true, UNKNOWN, NEVER),
+    FATAL("XX000", true, UNKNOWN, NEVER),
+    FATAL("40001", true, UNKNOWN, HERE),
 };
 
 START_TEST(an_end_is_judged)
@@ -106,7 +122,7 @@ START_TEST(an_end_is_judged)
 }
 END_TEST
 
-/* Over every code of two characters and what may stand behind it: only the codes named above are anything but ordinary. */
+/* Over every class and some of what may stand behind it: only the codes named above are anything but ordinary. */
 START_TEST(no_other_code_is_special)
 {
 	static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -130,7 +146,7 @@ END_TEST
 /* A connection is never kept where its session ended, or where an answer to the old statement may still come. */
 START_TEST(a_doubtful_connection_is_not_kept)
 {
-	for (int end = ATTEMPT_OK; end <= ATTEMPT_TIMEOUT; end++)
+	for (int end = ATTEMPT_OK; end <= ATTEMPT_FATAL; end++)
 		if (end != ATTEMPT_OK && end != ATTEMPT_ERROR)
 			ck_assert(!dbha__sqlstate_judge((enum attempt_end)end, "", false).keep);
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)

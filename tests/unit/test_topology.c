@@ -17,9 +17,9 @@
 #define STEPS_MAX      16
 
 /*
- * One observation and what must be seen afterwards. nodes: state/role/generation of each, from the first one on. cluster:
- * the primary's index, "-" for none, "split", or "?" while unsettled; then "@" and the cluster's timeline. events: kind:node
- * by kind and node, in this order and not in that of the queue; "" for none.
+ * One observation and what must be seen afterwards. nodes: state/role/generation of each, from the first one on.
+ * cluster: the primary's index, "-" for none, "split", or "?" while unsettled; then "@" and the cluster's timeline.
+ * events: kind:node, sorted by both and not in the order of the queue; "" for none.
  */
 struct step {
 	struct observation o;
@@ -34,10 +34,12 @@ struct script {
 	struct step steps[STEPS_MAX]; /* ends where nodes is NULL */
 };
 
+/* No two servers start in the same microsecond: 10 ms lie between those of two nodes. 0: not readable. */
+#define STARTED(n, start) ((start) != 0 ? (start) + 10000 * (int64_t)(n) : 0)
 #define ANSWER(n, tl, recovery, id, start)                                                                             \
 	{                                                                                                                  \
-		.node = (n), .timeline = (tl), .in_recovery = (recovery), .system_identifier = (id), .started_us = (start),    \
-		.lsn = 1000, .latency_us = 100                                                                                 \
+		.node = (n), .timeline = (tl), .in_recovery = (recovery), .system_identifier = (id),                           \
+		.started_us = STARTED(n, start), .lsn = 1000, .latency_us = 100                                                \
 	}
 #define PRIMARY(n, tl)              ANSWER(n, tl, false, OURS, 1000)
 #define STANDBY(n, tl)              ANSWER(n, tl, true, OURS, 1000)
@@ -50,7 +52,17 @@ struct script {
 		.node = (n), .failure = FAILURE_##kind, .why = "for a reason"                                                  \
 	}
 
+/* Node n is another name for node 0. */
+#define PRIMARY_NAMED_TWICE(n, tl) ANSWER(n, tl, false, OURS, 1000 - 10000 * (n))
+
 static const struct script scripts[] = {
+    {"one server under two names is one primary",
+     2,
+     {
+         {PRIMARY(0, 1), "up/primary/1 unknown/unknown/1", "?@0", "node:0"},
+         {PRIMARY_NAMED_TWICE(1, 1), "up/primary/1 up/primary/1", "0@1", "primary:0 node:1"},
+         {FAILED(0, UNREACHABLE), "down/primary/1 up/primary/1", "1@1", "primary:1 node:0"},
+     }},
     /* ---- settling ---- */
     {"nothing is a primary before every node has been seen",
      3,
@@ -723,7 +735,8 @@ static struct observation random_observation(struct rng *rng, const struct world
 	o.in_recovery = !one_in(rng, 3);
 	o.timeline = (uint32_t)(1 + dbha__rng_below(rng, 5));
 	o.system_identifier = OURS;
-	o.started_us = one_in(rng, 10) ? (int64_t)dbha__rng_below(rng, 4) : 1000;
+	int64_t started = one_in(rng, 10) ? (int64_t)dbha__rng_below(rng, 4) : 1000;
+	o.started_us = STARTED(o.node, started);
 	o.read_only = one_in(rng, 8);
 	if (world->foreigners && one_in(rng, 4))
 		o.system_identifier = THEIRS;

@@ -219,7 +219,7 @@ START_TEST(a_deadline_ends_a_wait)
 }
 END_TEST
 
-/* Readers take, look and drop while views are published; each sees whole views, and never an older one after a newer. */
+/* Readers take, look and drop while views are published; each sees whole views, never an older one after a newer. */
 static void *read_views(void *arg)
 {
 	struct view_holder *holder = arg;
