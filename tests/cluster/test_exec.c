@@ -1,0 +1,529 @@
+/*
+ * test_exec: dbha_exec on real servers: parameters, prepared statements and their repair, errors, deadlines, misuse, and
+ * where each intent and target goes.
+ */
+#include <arpa/inet.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cluster.h"
+
+static struct cluster c;
+
+static void servers(void)
+{
+	if (c.keeper)
+		return;
+	cluster_create(&c, "3");
+	cluster_ask(&c, 1, "CREATE TABLE counted (id int, who text DEFAULT current_user)");
+	cluster_ask(&c, 1, "GRANT ALL ON counted TO app");
+	cluster_catch_up(&c, 2, 1);
+	cluster_catch_up(&c, 3, 1);
+}
+
+static dbha *open_one(const char *options)
+{
+	return open_handle(cluster_url(&c, NULL, options));
+}
+
+static long rows(int id)
+{
+	return cluster_count(&c, 1, "SELECT count(*) FROM counted WHERE id = %d", id);
+}
+
+/* ---- parameters ---------------------------------------------------------------------------------------------- */
+
+START_TEST(parameters_reach_the_server_as_text_and_as_binary)
+{
+	dbha *h = open_one(NULL);
+	dbha_error err;
+	PGresult *result;
+	uint32_t wire = htonl(41);
+	const char *values[] = {"7", (const char *)&wire, NULL, "it's \\ 'quoted'; --", "\xc3\xa9"};
+	const int lengths[] = {0, sizeof wire, 0, 0, 2};
+	const int formats[] = {0, 1, 0, 0, 1};
+	const unsigned types[] = {23, 23, 25, 25, 25};
+	for (int binary = 0; binary <= 1; binary++) {
+		dbha_request rq = DBHA_REQUEST(.sql = "SELECT $1::int + $2::int, $3::text, $4::text, length($5::text)",
+		                               .intent = DBHA_WRITE, .n_params = 5, .types = binary ? types : NULL,
+		                               .values = values, .lengths = lengths, .formats = formats,
+		                               .result_format = binary);
+		ASSERT_OK(dbha_exec(h, &rq, &result, &err), err);
+		ck_assert_int_eq(PQresultStatus(result), PGRES_TUPLES_OK);
+		if (binary) {
+			uint32_t sum;
+			memcpy(&sum, PQgetvalue(result, 0, 0), sizeof sum);
+			ck_assert_uint_eq(ntohl(sum), 48);
+		} else {
+			ck_assert_str_eq(PQgetvalue(result, 0, 0), "48");
+			ck_assert_str_eq(PQgetvalue(result, 0, 3), "1");
+		}
+		ck_assert(PQgetisnull(result, 0, 1));
+		ck_assert_str_eq(PQgetvalue(result, 0, 2), values[3]);
+		PQclear(result);
+	}
+}
+END_TEST
+
+START_TEST(the_same_text_with_other_types_is_another_statement)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	PGresult *result;
+	const char *values[] = {"1"};
+	const unsigned types[] = {23, 25, 20, 23};
+	const char *names[] = {"integer", "text", "bigint", "integer"};
+	for (int i = 0; i < 4; i++) {
+		dbha_request rq = DBHA_REQUEST(.sql = "SELECT pg_typeof($1)", .intent = DBHA_WRITE, .n_params = 1,
+		                               .types = &types[i], .values = values);
+		ASSERT_OK(dbha_exec(h, &rq, &result, &err), err);
+		ck_assert_str_eq(PQgetvalue(result, 0, 0), names[i]);
+		PQclear(result);
+	}
+}
+END_TEST
+
+START_TEST(a_wrong_number_of_parameters_is_the_servers_error_and_leaves_the_connection_usable)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	PGresult *result;
+	const char *values[] = {"1", "2"};
+	int pid = atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()"));
+	for (int i = 0; i < 2; i++) {
+		dbha_request rq =
+		    DBHA_REQUEST(.sql = "SELECT $1::int", .intent = DBHA_WRITE, .n_params = 2 * i, .values = values);
+		ASSERT_CODE(dbha_exec(h, &rq, &result, &err), SERVER, err);
+		ck_assert_str_eq(err.sqlstate, "08P01");
+		PQclear(result);
+	}
+	ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
+}
+END_TEST
+
+START_TEST(large_parameters_and_results_pass_whole)
+{
+	enum { BYTES = 8 << 20 };
+	dbha *h = open_one(NULL);
+	dbha_error err;
+	PGresult *result;
+	char *large = malloc(BYTES + 1);
+	memset(large, 'x', BYTES);
+	large[BYTES] = '\0';
+	const char *values[] = {large};
+	ASSERT_OK(dbha_exec(h, &DBHA_REQUEST(.sql = "SELECT $1::text || 'y'", .n_params = 1, .values = values), &result, &err),
+	          err);
+	ck_assert_int_eq(PQgetlength(result, 0, 0), BYTES + 1);
+	PQclear(result);
+	free(large);
+}
+END_TEST
+
+/* ---- prepared statements --------------------------------------------------------------------------------------- */
+
+static int prepared(dbha *h)
+{
+	dbha_error err;
+	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, &err);
+	ck_assert(lease != NULL);
+	int n = atoi(lease_fetch(lease, "SELECT count(*) FROM pg_prepared_statements"));
+	dbha_release(lease);
+	return n;
+}
+
+static void in_a_lease(dbha *h, const char *sql)
+{
+	dbha_error err;
+	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, &err);
+	ck_assert(lease != NULL);
+	lease_fetch(lease, sql);
+	dbha_release(lease);
+}
+
+START_TEST(a_statement_is_prepared_once_and_used_again)
+{
+	dbha *h = open_one("pool_max_size=1");
+	for (int i = 0; i < 20; i++)
+		ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 42"), "42");
+	ck_assert_int_eq(prepared(h), 1);
+	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
+	int used = atoi(lease_fetch(lease, "SELECT generic_plans + custom_plans FROM pg_prepared_statements"));
+	dbha_release(lease);
+	ck_assert_int_ge(used, 18);
+}
+END_TEST
+
+START_TEST(unprepared_leaves_nothing_on_the_server)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	PGresult *result;
+	for (int i = 0; i < 3; i++) {
+		dbha_request rq = DBHA_REQUEST(.sql = "SELECT 43", .intent = DBHA_WRITE, .flags = DBHA_UNPREPARED);
+		ASSERT_OK(dbha_exec(h, &rq, &result, &err), err);
+		PQclear(result);
+	}
+	ck_assert_int_eq(prepared(h), 0);
+}
+END_TEST
+
+START_TEST(a_statement_cache_of_zero_prepares_nothing)
+{
+	dbha *h = open_one("pool_max_size=1&statement_cache_size=0");
+	for (int i = 0; i < 5; i++)
+		fetch(h, DBHA_WRITE, "SELECT 42");
+	ck_assert_int_eq(prepared(h), 0);
+}
+END_TEST
+
+START_TEST(the_least_recently_used_statement_is_evicted_on_the_server_too)
+{
+	dbha *h = open_one("pool_max_size=1&statement_cache_size=3");
+	for (int round = 0; round < 3; round++)
+		for (int i = 0; i < 10; i++)
+			ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT %d", i)), i);
+	fetch(h, DBHA_WRITE, "SELECT 8");
+	fetch(h, DBHA_WRITE, "SELECT 77");
+	fetch(h, DBHA_WRITE, "SELECT 77");
+	ck_assert_int_le(prepared(h), 3);
+	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
+	const char *kept = lease_fetch(lease, "SELECT string_agg(statement, ' ') FROM pg_prepared_statements");
+	dbha_release(lease);
+	ASSERT_HAS(kept, "SELECT 8");
+	ASSERT_HAS(kept, "SELECT 77");
+}
+END_TEST
+
+START_TEST(statements_that_were_deallocated_behind_our_back_are_repaired)
+{
+	dbha *h = open_one("pool_max_size=1");
+	static const char *const ways[] = {"DEALLOCATE ALL", "DISCARD ALL"};
+	for (int i = 0; i < 6; i++) {
+		for (int k = 0; k < 3; k++)
+			fetch(h, DBHA_WRITE, "INSERT INTO counted VALUES (%d)", 500 + i);
+		in_a_lease(h, ways[i % 2]);
+		fetch(h, DBHA_WRITE, "INSERT INTO counted VALUES (%d)", 500 + i);
+		fetch(h, DBHA_WRITE, "INSERT INTO counted VALUES (%d)", 500 + i);
+		ck_assert_int_eq(rows(500 + i), 5);
+	}
+}
+END_TEST
+
+START_TEST(a_cached_plan_whose_result_changed_is_repaired)
+{
+	dbha *h = open_one("pool_max_size=1");
+	fetch(h, DBHA_WRITE, "CREATE TABLE shape (a int)");
+	fetch(h, DBHA_WRITE, "INSERT INTO shape VALUES (1)");
+	for (int i = 0; i < 4; i++) {
+		dbha_error err;
+		PGresult *result;
+		for (int k = 0; k < 3; k++) {
+			ASSERT_OK(dbha_exec(h, &DBHA_REQUEST(.sql = "SELECT * FROM shape", .intent = DBHA_WRITE), &result, &err),
+			          err);
+			ck_assert_int_eq(PQnfields(result), 1 + i);
+			PQclear(result);
+		}
+		cluster_ask(&c, 1, "ALTER TABLE shape ADD COLUMN c%d text DEFAULT 'x'", i);
+	}
+}
+END_TEST
+
+/* ---- errors ---------------------------------------------------------------------------------------------------- */
+
+START_TEST(server_errors_come_with_their_sqlstate_and_fields)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	PGresult *result;
+	static const char *const cases[][2] = {
+	    {"SELEKT 1", "42601"},           {"SELECT * FROM nowhere", "42P01"}, {"SELECT 1/0", "22012"},
+	    {"SELECT 'x'::int", "22P02"},    {"", "00000"},                      {"SELECT 1; SELECT 2", "42601"},
+	    {"INSERT INTO uniq VALUES (1)", "23505"},
+	};
+	fetch(h, DBHA_WRITE, "CREATE TABLE uniq (id int CONSTRAINT only_one PRIMARY KEY)");
+	fetch(h, DBHA_WRITE, "INSERT INTO uniq VALUES (1)");
+	int pid = atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()"));
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		for (int k = 0; k < 2; k++) { /* once while it is prepared, once from the cache */
+			int code = dbha_exec(h, &DBHA_REQUEST(.sql = cases[i][0], .intent = DBHA_WRITE), &result, &err);
+			if (!*cases[i][0]) {
+				ASSERT_OK(code, err);
+				ck_assert_int_eq(PQresultStatus(result), PGRES_EMPTY_QUERY);
+			} else {
+				ASSERT_CODE(code, SERVER, err);
+				ck_assert_str_eq(err.sqlstate, cases[i][1]);
+				ck_assert_msg(result != NULL, "%s: no result", cases[i][0]);
+				ck_assert_str_eq(PQresultErrorField(result, PG_DIAG_SQLSTATE), cases[i][1]);
+				ASSERT_HAS(err.node, "127.0.0.1:");
+				ck_assert(!err.outcome_unknown);
+			}
+			PQclear(result);
+		}
+	}
+	ck_assert_int_eq(dbha_exec(h, &DBHA_REQUEST(.sql = "INSERT INTO uniq VALUES (1)", .intent = DBHA_WRITE), &result, &err),
+	                 DBHA_ERR_SERVER);
+	ck_assert_str_eq(PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME), "only_one");
+	PQclear(result);
+	ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
+}
+END_TEST
+
+START_TEST(a_constraint_that_fails_at_commit_is_an_error_and_no_success)
+{
+	dbha *h = open_one(NULL);
+	dbha_error err;
+	fetch(h, DBHA_WRITE, "CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)");
+	ASSERT_OK(run(h, DBHA_WRITE, 0, "INSERT INTO late VALUES (1)", &err), err);
+	ASSERT_CODE(run(h, DBHA_WRITE, 0, "INSERT INTO late VALUES (1)", &err), SERVER, err);
+	ck_assert_str_eq(err.sqlstate, "23505");
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM late"), 1);
+}
+END_TEST
+
+START_TEST(copy_is_refused_with_advice)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	static const char *const copies[] = {"COPY counted FROM STDIN", "COPY (SELECT generate_series(1, 100000)) TO STDOUT"};
+	for (int i = 0; i < 4; i++) {
+		ASSERT_CODE(run(h, DBHA_WRITE, 3000, copies[i % 2], &err), SERVER, err);
+		ck_assert_str_eq(err.sqlstate, "0A000");
+		ASSERT_HAS(err.message, "dbha_acquire");
+		ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 1"), "1");
+	}
+}
+END_TEST
+
+START_TEST(notices_print_nothing)
+{
+	char path[] = "/tmp/dbha-notices.XXXXXX";
+	int file = mkstemp(path);
+	int saved = dup(STDERR_FILENO);
+	dbha *h = open_one(NULL);
+	dup2(file, STDERR_FILENO);
+	dbha_error err;
+	int code = run(h, DBHA_WRITE, 0, "DO $$BEGIN RAISE WARNING 'to whom it may concern'; END$$", &err);
+	int code2 = run(h, DBHA_WRITE, 0, "DROP TABLE IF EXISTS never_there", &err);
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	off_t written = lseek(file, 0, SEEK_END);
+	close(file);
+	unlink(path);
+	ck_assert_int_eq(code, DBHA_OK);
+	ck_assert_int_eq(code2, DBHA_OK);
+	ck_assert_int_eq(written, 0);
+}
+END_TEST
+
+/* ---- deadlines --------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_statement_ends_with_its_deadline)
+{
+	dbha *h = open_one(NULL);
+	dbha_error err;
+	int64_t best = INT64_MAX; /* of three: a busy machine may delay one */
+	fetch(h, DBHA_READ, "SELECT 1");
+	for (int i = 0; i < 3; i++) {
+		int64_t began = now_ms();
+		ASSERT_CODE(run(h, i ? DBHA_WRITE : DBHA_READ, 300, "SELECT pg_sleep(20)", &err), TIMEOUT, err);
+		int64_t took = now_ms() - began;
+		ck_assert_int_ge(took, 299);
+		best = took < best ? took : best;
+		ck_assert_str_eq(err.sqlstate, "57014");
+		ck_assert_int_eq(err.attempts, 1);
+	}
+	ck_assert_int_le(best, 300 + SLACK_MS);
+}
+END_TEST
+
+START_TEST(a_write_at_its_deadline_has_an_unknown_outcome_and_is_not_repeated)
+{
+	dbha *h = open_one(NULL);
+	dbha_error err;
+	ASSERT_CODE(run(h, DBHA_WRITE, 200, "INSERT INTO counted SELECT 900 FROM pg_sleep(1)", &err), TIMEOUT, err);
+	ck_assert(err.outcome_unknown);
+	ck_assert(!err.retry_safe);
+	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO counted SELECT 900%%'") == 0,
+	         PATIENCE_MS);
+	ck_assert_int_le(rows(900), 1);
+}
+END_TEST
+
+START_TEST(what_timed_out_does_not_go_on_running_on_the_server)
+{
+	dbha *h = open_one("application_name=timed_out");
+	dbha_error err;
+	for (int i = 0; i < 5; i++)
+		ASSERT_CODE(run(h, DBHA_WRITE, 50, "SELECT pg_sleep(60)", &err), TIMEOUT, err);
+	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'timed_out' AND "
+	                              "state = 'active' AND query LIKE '%%pg_sleep(60)%%'") == 0,
+	         3000);
+}
+END_TEST
+
+START_TEST(misuse_is_refused)
+{
+	dbha *h = open_one(NULL);
+	dbha_error err;
+	PGresult *result = (PGresult *)&err;
+	dbha_request good = DBHA_REQUEST(.sql = "SELECT 1", .intent = DBHA_WRITE);
+	const int one = 1;
+	const char *value = "x";
+	dbha_request bad[] = {good, good, good, good, good, good, good, good, good, good, good};
+	int n = 0;
+	bad[n++].size = 0;
+	bad[n++].size = sizeof(dbha_request) + 8;
+	bad[n++].sql = NULL;
+	bad[n++].n_params = -1;
+	bad[n++].n_params = 65536;
+	bad[n++].n_params = INT_MIN;
+	bad[n++].n_params = 1; /* and no values */
+	bad[n++].timeout_ms = -1;
+	bad[n++].intent = (dbha_intent)3;
+	bad[n++].result_format = 2;
+	bad[n].n_params = 1;
+	bad[n].values = &value;
+	bad[n++].formats = &one; /* binary without a length */
+	for (int i = 0; i < n; i++) {
+		memset(&err, 0, sizeof err);
+		result = (PGresult *)&err;
+		int code = dbha_exec(h, &bad[i], &result, &err);
+		ck_assert_msg(code == DBHA_ERR_USAGE, "case %d: %s", i, dbha_code_name(code));
+		ck_assert_int_eq(err.code, DBHA_ERR_USAGE);
+		ck_assert_str_eq(err.sqlstate, "22023");
+		ck_assert_uint_gt(strlen(err.message), 10);
+		ck_assert_ptr_null(result);
+		ck_assert_int_eq(dbha_exec(h, &bad[i], &result, NULL), DBHA_ERR_USAGE);
+	}
+	ck_assert_int_eq(dbha_exec(NULL, &good, &result, &err), DBHA_ERR_USAGE);
+	ck_assert_int_eq(dbha_exec(h, NULL, &result, &err), DBHA_ERR_USAGE);
+	ck_assert_int_eq(dbha_exec(h, &good, NULL, &err), DBHA_ERR_USAGE);
+	ck_assert_ptr_null(dbha_acquire(NULL, DBHA_WRITE, 0, &err));
+	ck_assert_int_eq(err.code, DBHA_ERR_USAGE);
+	ck_assert_ptr_null(dbha_acquire(h, (dbha_intent)-1, 0, &err));
+	ck_assert_ptr_null(dbha_acquire(h, DBHA_WRITE, -5, &err));
+	ck_assert_ptr_null(dbha_conn_pq(NULL));
+	ck_assert_ptr_null(dbha_conn_node(NULL));
+	dbha_release(NULL);
+	dbha_close(NULL, 0);
+	ck_assert_int_eq(dbha_wait(NULL, DBHA_WAIT_ANY, 0, &err), DBHA_ERR_USAGE);
+	ck_assert_int_eq(dbha_wait(h, (dbha_wait_for)9, 0, &err), DBHA_ERR_USAGE);
+	ck_assert_int_eq(dbha_status(h, NULL, NULL, 0, &err), -1);
+	ck_assert_int_eq(dbha_stats(h, 3, &(dbha_counters){.size = sizeof(dbha_counters)}, &err), DBHA_ERR_USAGE);
+	ck_assert_int_eq(dbha_stats(h, -2, &(dbha_counters){.size = sizeof(dbha_counters)}, &err), DBHA_ERR_USAGE);
+	ck_assert_int_eq(dbha_stats(h, 0, NULL, &err), DBHA_ERR_USAGE);
+	ck_assert_int_eq(dbha_next_event(h, NULL, &err), -1);
+	ck_assert_int_eq(dbha_next_event(NULL, &(dbha_event){.size = sizeof(dbha_event)}, &err), -1);
+	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 1"), "1");
+}
+END_TEST
+
+/* ---- where it goes ------------------------------------------------------------------------------------------------ */
+
+START_TEST(a_read_that_turns_out_to_be_a_write_is_done_once_on_the_primary)
+{
+	dbha *h = open_one(NULL);
+	dbha_error err;
+	for (int i = 0; i < 5; i++) {
+		ASSERT_OK(run(h, DBHA_READ, 0, "INSERT INTO counted VALUES (600)", &err), err);
+		ck_assert_int_eq(rows(600), i + 1);
+	}
+	fetch(h, DBHA_WRITE, "CREATE SEQUENCE numbers");
+	cluster_catch_up(&c, 2, 1);
+	cluster_catch_up(&c, 3, 1);
+	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT nextval('numbers')"), "1");
+	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT nextval('numbers')"), "2");
+}
+END_TEST
+
+/* The other ways in which a standby refuses: 0A000 for what is not replicated, 55000 for what only a primary can say. */
+START_TEST(a_read_that_a_standby_cannot_do_during_recovery_is_done_on_the_primary)
+{
+	static const char *const reads[] = {
+	    "SELECT * FROM not_replicated",
+	    "CREATE TEMPORARY TABLE passing (id int)",
+	    "SELECT pg_walfile_name(pg_current_wal_lsn())",
+	};
+	dbha *h = open_one(NULL);
+	dbha_error err;
+	fetch(h, DBHA_WRITE, "CREATE UNLOGGED TABLE not_replicated (id int)");
+	cluster_catch_up(&c, 2, 1);
+	cluster_catch_up(&c, 3, 1);
+	int failed = 0;
+	for (size_t i = 0; i < sizeof reads / sizeof reads[0]; i++) {
+		if (run(h, DBHA_READ, 0, reads[i], &err) == DBHA_OK)
+			continue;
+		failed++;
+		fprintf(stderr, "%s: %s %s\n", reads[i], err.sqlstate, err.message);
+	}
+	ck_assert_int_eq(failed, 0);
+}
+END_TEST
+
+START_TEST(each_target_session_attrs_sends_default_work_where_libpq_would)
+{
+	static const char *const targets[][2] = {
+	    {"any", ""},         {"read-write", "f"},  {"read-only", "t"},
+	    {"primary", "f"},    {"standby", "t"},     {"prefer-standby", "t"},
+	};
+	for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
+		char options[64];
+		snprintf(options, sizeof options, "target_session_attrs=%s", targets[i][0]);
+		dbha *h = open_one(options);
+		const char *recovery = fetch(h, DBHA_DEFAULT, "SELECT pg_is_in_recovery()");
+		if (*targets[i][1])
+			ck_assert_msg(strcmp(recovery, targets[i][1]) == 0, "%s: pg_is_in_recovery() is %s", targets[i][0], recovery);
+		/* What says what it is goes where it belongs, whatever the target. */
+		ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT pg_is_in_recovery()"), "f");
+		ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
+		close_handle(h, 1000);
+	}
+	dbha_error err;
+	dbha *alone = open_handle(cluster_url(&c, "2", "target_session_attrs=prefer-standby"));
+	ck_assert_str_eq(fetch(alone, DBHA_DEFAULT, "SELECT pg_is_in_recovery()"), "t");
+	alone = open_handle(cluster_url(&c, "1", "target_session_attrs=prefer-standby"));
+	ck_assert_str_eq(fetch(alone, DBHA_DEFAULT, "SELECT pg_is_in_recovery()"), "f");
+	alone = open_handle(cluster_url(&c, "1", "target_session_attrs=standby"));
+	ASSERT_CODE(run(alone, DBHA_DEFAULT, 200, "SELECT 1", &err), NO_NODE, err);
+	ASSERT_HAS(err.message, "a standby");
+}
+END_TEST
+
+START_TEST(sessions_for_reads_are_read_only_and_those_for_writes_are_not)
+{
+	dbha *h = open_one(NULL);
+	ck_assert_str_eq(fetch(h, DBHA_READ, "SHOW default_transaction_read_only"), "on");
+	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SHOW default_transaction_read_only"), "off");
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("exec");
+	ADD_TEST(suite, parameters_reach_the_server_as_text_and_as_binary, servers, NULL, 60);
+	ADD_TEST(suite, the_same_text_with_other_types_is_another_statement, servers, NULL, 30);
+	ADD_TEST(suite, a_wrong_number_of_parameters_is_the_servers_error_and_leaves_the_connection_usable, servers, NULL, 30);
+	ADD_TEST(suite, large_parameters_and_results_pass_whole, servers, NULL, 30);
+	ADD_TEST(suite, a_statement_is_prepared_once_and_used_again, servers, NULL, 30);
+	ADD_TEST(suite, unprepared_leaves_nothing_on_the_server, servers, NULL, 30);
+	ADD_TEST(suite, a_statement_cache_of_zero_prepares_nothing, servers, NULL, 30);
+	ADD_TEST(suite, the_least_recently_used_statement_is_evicted_on_the_server_too, servers, NULL, 30);
+	ADD_TEST(suite, statements_that_were_deallocated_behind_our_back_are_repaired, servers, NULL, 30);
+	ADD_TEST(suite, a_cached_plan_whose_result_changed_is_repaired, servers, NULL, 30);
+	ADD_TEST(suite, server_errors_come_with_their_sqlstate_and_fields, servers, NULL, 30);
+	ADD_TEST(suite, a_constraint_that_fails_at_commit_is_an_error_and_no_success, servers, NULL, 30);
+	ADD_TEST(suite, copy_is_refused_with_advice, servers, NULL, 30);
+	ADD_TEST(suite, notices_print_nothing, servers, NULL, 30);
+	ADD_TEST(suite, a_statement_ends_with_its_deadline, servers, NULL, 30);
+	ADD_TEST(suite, a_write_at_its_deadline_has_an_unknown_outcome_and_is_not_repeated, servers, NULL, 30);
+	ADD_TEST(suite, what_timed_out_does_not_go_on_running_on_the_server, servers, NULL, 30);
+	ADD_TEST(suite, misuse_is_refused, servers, NULL, 30);
+	ADD_TEST(suite, a_read_that_turns_out_to_be_a_write_is_done_once_on_the_primary, servers, NULL, 30);
+	ADD_TEST(suite, a_read_that_a_standby_cannot_do_during_recovery_is_done_on_the_primary, servers, NULL, 30);
+	ADD_TEST(suite, each_target_session_attrs_sends_default_work_where_libpq_would, servers, NULL, 30);
+	ADD_TEST(suite, sessions_for_reads_are_read_only_and_those_for_writes_are_not, servers, NULL, 30);
+	return run_suite(suite, &c);
+}

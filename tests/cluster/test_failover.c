@@ -1,0 +1,547 @@
+/*
+ * test_failover: primaries and standbys that die, stop, freeze, restart and come back, under an application that goes on.
+ * A test that has broken the cluster for good leaves it to nobody; the next one gets a new one. What was written where, the servers themselves are asked.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster.h"
+
+/* Fast enough that a frozen server is noticed within the patience of a test. */
+#define QUICK_PROBES "probe_interval=200ms&probe_timeout=200ms&probe_failures=2"
+
+static struct cluster c;
+static bool intact; /* the cluster is as it was made: the next test may have it */
+
+static void servers(void)
+{
+	bool reuse = c.keeper && intact;
+	intact = false;
+	if (reuse)
+		return;
+	cluster_destroy(&c);
+	cluster_create(&c, "3");
+	/* A row carries the start time of the server that took it: what a returned old primary took after its return shows. */
+	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint, started timestamptz DEFAULT pg_postmaster_start_time())");
+	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
+	cluster_catch_up(&c, 2, 1);
+	cluster_catch_up(&c, 3, 1);
+}
+
+/* The last words of a test that has mended what it broke. */
+static void all_as_before(dbha *h)
+{
+	dbha_error err;
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	cluster_ask(&c, 1, "TRUNCATE rows");
+	cluster_catch_up(&c, 2, 1);
+	cluster_catch_up(&c, 3, 1);
+	intact = true;
+}
+
+/* ---- an application -------------------------------------------------------------------------------------------- */
+
+#define ACKED_MAX 200000
+
+struct application {
+	dbha *h;
+	pthread_t writer, reader;
+	atomic_long acked, reads, unknown, write_errors, read_errors;
+	dbha_error first_error;
+	bool *acknowledged; /* by id; written by the writer */
+	long ids;
+};
+
+static void *write_rows(void *arg)
+{
+	struct application *app = arg;
+	while (!atomic_load(&threads_stop) && app->ids < ACKED_MAX) {
+		char id[24];
+		const char *values[] = {id};
+		PGresult *result;
+		dbha_error err;
+		snprintf(id, sizeof id, "%ld", app->ids);
+		dbha_request rq = DBHA_REQUEST(.sql = "INSERT INTO rows (id) VALUES ($1)", .intent = DBHA_WRITE, .n_params = 1,
+		                               .values = values, .timeout_ms = 20000);
+		int code = dbha_exec(app->h, &rq, &result, &err);
+		PQclear(result);
+		app->acknowledged[app->ids++] = code == DBHA_OK;
+		if (code == DBHA_OK)
+			atomic_fetch_add(&app->acked, 1);
+		else if (err.outcome_unknown)
+			atomic_fetch_add(&app->unknown, 1);
+		else if (atomic_fetch_add(&app->write_errors, 1) == 0)
+			app->first_error = err;
+	}
+	return NULL;
+}
+
+static void *read_rows(void *arg)
+{
+	struct application *app = arg;
+	while (!atomic_load(&threads_stop)) {
+		dbha_error err;
+		if (run(app->h, DBHA_READ, 5000, "SELECT count(*) FROM (SELECT FROM rows LIMIT 10) AS head", &err) == DBHA_OK)
+			atomic_fetch_add(&app->reads, 1);
+		else if (atomic_fetch_add(&app->read_errors, 1) == 0)
+			app->first_error = err;
+	}
+	return NULL;
+}
+
+static struct application *start_application(dbha *h)
+{
+	struct application *app = calloc(1, sizeof *app);
+	app->acknowledged = calloc(ACKED_MAX, sizeof *app->acknowledged);
+	app->h = h;
+	app->writer = start_thread(write_rows, app);
+	app->reader = start_thread(read_rows, app);
+	return app;
+}
+
+static void stop_application(struct application *app)
+{
+	atomic_store(&threads_stop, true);
+	join_thread(app->writer);
+	join_thread(app->reader);
+	atomic_store(&threads_stop, false);
+}
+
+static bool goes_on(struct application *app, long more)
+{
+	static long from;
+	if (more == 0)
+		from = atomic_load(&app->acked);
+	return atomic_load(&app->acked) >= from + more;
+}
+
+/* Writes go on, now: this many more are acknowledged. */
+static void expect_writes(struct application *app, long more)
+{
+	goes_on(app, 0);
+	WAIT_FOR(goes_on(app, more), PATIENCE_MS);
+}
+
+/* How many acknowledged rows the node does not have; on success, frees the application. */
+static long missing(struct application *app, int node)
+{
+	PGconn *pg = cluster_admin(&c, node);
+	PGresult *result = PQexec(pg, "SELECT DISTINCT id FROM rows WHERE id >= 0");
+	long gone = 0;
+	for (int i = 0; i < PQntuples(result); i++)
+		app->acknowledged[atol(PQgetvalue(result, i, 0))] = false;
+	for (long id = 0; id < app->ids; id++)
+		gone += app->acknowledged[id];
+	PQclear(result);
+	PQfinish(pg);
+	free(app->acknowledged);
+	free(app);
+	return gone;
+}
+
+static long duplicates(int node)
+{
+	return cluster_count(&c, node, "SELECT count(*) - count(DISTINCT id) FROM rows WHERE id >= 0");
+}
+
+/* Rows that a server took since it was last started. */
+static long rows_since_start(int node)
+{
+	return cluster_count(&c, node, "SELECT count(*) FROM rows WHERE started = pg_postmaster_start_time()");
+}
+
+static void promote(int node)
+{
+	cluster_do(&c, "promote %d", node);
+	WAIT_FOR(*cluster_ask(&c, node, "SELECT pg_is_in_recovery()") == 'f', PATIENCE_MS);
+}
+
+/* One statement in a thread of its own. */
+struct background {
+	pthread_t thread;
+	dbha *h;
+	dbha_request rq;
+	PGconn *pg; /* instead of a request: PQexec on it */
+	atomic_bool done;
+	int code;
+	int64_t ended_ms;
+	dbha_error err;
+};
+
+static void *run_background(void *arg)
+{
+	struct background *b = arg;
+	PGresult *result;
+	if (b->pg) {
+		result = PQexec(b->pg, b->rq.sql);
+		b->code = PQresultStatus(result) == PGRES_TUPLES_OK ? DBHA_OK : DBHA_ERR_LOST;
+	} else {
+		b->code = dbha_exec(b->h, &b->rq, &result, &b->err);
+	}
+	PQclear(result);
+	b->ended_ms = now_ms();
+	atomic_store(&b->done, true);
+	return NULL;
+}
+
+static void in_background(struct background *b, dbha *h, dbha_intent intent, const char *sql)
+{
+	memset(b, 0, sizeof *b);
+	b->h = h;
+	b->rq = DBHA_REQUEST(.sql = sql, .intent = intent, .timeout_ms = 10000);
+	b->thread = start_thread(run_background, b);
+}
+
+static void expect_running(int node, const char *text)
+{
+	WAIT_FOR(cluster_count(&c, node, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%s' AND "
+	                                 "pid <> pg_backend_pid()", text) > 0,
+	         PATIENCE_MS);
+}
+
+static dbha *open_all(const char *options)
+{
+	dbha *h = open_handle(cluster_url(&c, NULL, options));
+	dbha_error err;
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	return h;
+}
+
+/* ---- the primary goes ------------------------------------------------------------------------------------------ */
+
+START_TEST(after_a_kill_and_a_promotion_the_old_primary_is_never_written_again)
+{
+	dbha *h = open_all(NULL);
+	struct application *app = start_application(h);
+	expect_writes(app, 200);
+	cluster_do(&c, "kill 1");
+	promote(2);
+	expect_writes(app, 200);
+	cluster_do(&c, "start 1");
+	WAIT_FOR(node_status(h, 0).state == DBHA_STATE_FENCED, PATIENCE_MS);
+	expect_writes(app, 500);
+	dbha_node_status old = node_status(h, 0);
+	ASSERT_HAS(old.why, "timeline 1");
+	ASSERT_HAS(old.why, "timeline 2");
+
+	/* A handle that was not there when it happened must find out before its first write, whatever the order. */
+	static const char *const orders[] = {"1 2 3", "3 1 2", "1 3 2"};
+	for (int i = 0; i < 3; i++) {
+		dbha *late = open_handle(cluster_url(&c, orders[i], NULL));
+		fetch(late, DBHA_WRITE, "INSERT INTO rows (id) VALUES (%d)", -1 - i);
+		dbha_conn *lease = dbha_acquire(late, DBHA_DEFAULT, 0, NULL);
+		lease_fetch(lease, "INSERT INTO rows (id) VALUES (-9)");
+		dbha_release(lease);
+	}
+	stop_application(app);
+	ck_assert_int_eq(rows_since_start(1), 0);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id < 0"), 0);
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id < 0"), 6);
+	ck_assert_int_eq(atomic_load(&app->read_errors), 0);
+	ck_assert_msg(atomic_load(&app->write_errors) == 0, "%s", app->first_error.message);
+	ck_assert_int_le(atomic_load(&app->unknown), 1); /* the one under way when the primary died */
+	ck_assert_int_eq(duplicates(2), 0);
+	ck_assert_int_eq(counters(h, -1).primary_changes, 2);
+	missing(app, 2); /* some may be: replication is asynchronous */
+}
+END_TEST
+
+START_TEST(an_orderly_stop_and_a_promotion_lose_nothing_and_cost_no_error)
+{
+	dbha *h = open_all(NULL);
+	struct application *app = start_application(h);
+	expect_writes(app, 200);
+	cluster_do(&c, "stop 1 fast");
+	promote(3);
+	expect_writes(app, 200);
+	stop_application(app);
+	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) == 0, "%s", app->first_error.message);
+	ck_assert_int_le(atomic_load(&app->unknown), 1);
+	ck_assert_int_eq(duplicates(3), 0);
+	ck_assert_int_eq(missing(app, 3), 0);
+}
+END_TEST
+
+START_TEST(a_restart_of_the_primary_costs_no_error_and_starts_a_new_generation)
+{
+	dbha *h = open_all(NULL);
+	dbha_conn *leases[5];
+	for (int i = 0; i < 5; i++)
+		leases[i] = dbha_acquire(h, DBHA_WRITE, 0, NULL);
+	for (int i = 0; i < 5; i++)
+		dbha_release(leases[i]); /* five idle connections that will die */
+	uint64_t before = node_status(h, 0).generation;
+	int pid = atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()"));
+	cluster_do(&c, "restart 1");
+	for (int i = 0; i < 20; i++)
+		fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (%d)", i);
+	ck_assert_int_ne(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 20);
+	ck_assert_uint_gt(node_status(h, 0).generation, before);
+	ck_assert(event_within(h, DBHA_EVENT_RESTARTED, 1000, NULL));
+	ck_assert_int_eq(counters(h, -1).primary_changes, 2);
+	all_as_before(h);
+}
+END_TEST
+
+START_TEST(backends_that_were_terminated_while_idle_cost_no_error)
+{
+	dbha *h = open_all("pool_min_size=3&application_name=victim");
+	for (int i = 0; i < 5; i++) {
+		WAIT_FOR(node_status(h, 0).pool_idle >= 2, PATIENCE_MS);
+		cluster_ask(&c, 1, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'victim'");
+		fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (%d)", i);
+	}
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 5);
+	all_as_before(h);
+}
+END_TEST
+
+START_TEST(a_statement_in_flight_when_its_primary_dies_is_unknown_and_not_repeated)
+{
+	dbha *h = open_all(NULL);
+	static struct background plain, repeatable;
+	in_background(&plain, h, DBHA_WRITE, "INSERT INTO rows (id) SELECT 1 FROM pg_sleep(4)");
+	in_background(&repeatable, h, DBHA_WRITE, "/* may be repeated */ INSERT INTO rows (id) SELECT 2 FROM pg_sleep(0.9)");
+	join_thread(repeatable.thread);
+	ASSERT_OK(repeatable.code, repeatable.err);
+	memset(&repeatable, 0, sizeof repeatable);
+	repeatable.h = h;
+	repeatable.rq = DBHA_REQUEST(.sql = "INSERT INTO rows (id) SELECT 3 FROM pg_sleep(0.9)", .intent = DBHA_WRITE,
+	                             .timeout_ms = 20000, .flags = DBHA_IDEMPOTENT);
+	repeatable.thread = start_thread(run_background, &repeatable);
+	expect_running(1, "INSERT INTO rows (id) SELECT 1%%");
+	expect_running(1, "INSERT INTO rows (id) SELECT 3%%");
+	int64_t killed = now_ms();
+	cluster_do(&c, "kill 1");
+	join_thread(plain.thread);
+	ASSERT_CODE(plain.code, UNKNOWN, plain.err);
+	ck_assert_str_eq(plain.err.sqlstate, "08007");
+	ck_assert(plain.err.outcome_unknown);
+	ck_assert(!plain.err.retry_safe);
+	ck_assert_int_eq(plain.err.attempts, 1);
+	ck_assert_int_lt(plain.ended_ms - killed, 2000);
+	ASSERT_HAS(plain.err.message, "unknown");
+	promote(2);
+	join_thread(repeatable.thread);
+	ASSERT_OK(repeatable.code, repeatable.err);
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 1"), 0);
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 3"), 1);
+	ck_assert_int_ge(counters(h, -1).unknown_outcomes, 1);
+}
+END_TEST
+
+START_TEST(a_write_waits_for_the_new_primary_and_is_woken)
+{
+	dbha *h = open_all(NULL);
+	cluster_do(&c, "kill 1");
+	WAIT_FOR(cluster_status(h).primary < 0, PATIENCE_MS);
+	static struct background b[3];
+	for (int i = 0; i < 3; i++)
+		in_background(&b[i], h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)");
+	dbha_error err;
+	ASSERT_CODE(dbha_wait(h, DBHA_WAIT_PRIMARY, 300, &err), NO_NODE, err);
+	for (int i = 0; i < 3; i++)
+		ck_assert(!atomic_load(&b[i].done));
+	promote(2);
+	int64_t promoted = now_ms();
+	for (int i = 0; i < 3; i++) {
+		join_thread(b[i].thread);
+		ASSERT_OK(b[i].code, b[i].err);
+		ck_assert_int_le(b[i].ended_ms - promoted, 4 * SLACK_MS);
+	}
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 3);
+}
+END_TEST
+
+START_TEST(without_a_primary_a_write_ends_with_its_deadline_and_reads_go_on)
+{
+	dbha *h = open_all(NULL);
+	dbha_error err;
+	int64_t best = INT64_MAX;
+	cluster_do(&c, "kill 1");
+	for (int i = 0; i < 3; i++) {
+		int64_t began = now_ms();
+		ASSERT_CODE(run(h, DBHA_WRITE, 300, "INSERT INTO rows (id) VALUES (1)", &err), NO_NODE, err);
+		best = now_ms() - began < best ? now_ms() - began : best;
+		ck_assert_str_eq(err.sqlstate, "08001");
+		ck_assert(err.retry_safe);
+		ck_assert(!err.outcome_unknown);
+		ck_assert_int_eq(err.attempts, 0);
+		for (int node = 0; node < 3; node++)
+			ASSERT_HAS(err.message, node_status(h, node).name);
+		ASSERT_HAS(err.message, "standby");
+		fetch(h, DBHA_READ, "SELECT 1");
+		began = now_ms();
+		ck_assert_ptr_null(dbha_acquire(h, DBHA_WRITE, 300, &err));
+		ck_assert_int_eq(err.code, DBHA_ERR_NO_NODE);
+		best = now_ms() - began < best ? now_ms() - began : best;
+	}
+	ck_assert_int_ge(best, 299);
+	ck_assert_int_le(best, 300 + SLACK_MS);
+	cluster_do(&c, "start 1");
+	all_as_before(h);
+}
+END_TEST
+
+START_TEST(a_frozen_primary_is_fenced_at_the_promotion_and_its_leases_are_cut)
+{
+	dbha *h = open_all(QUICK_PROBES);
+	static struct background b, write;
+	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
+	memset(&b, 0, sizeof b);
+	b.pg = dbha_conn_pq(lease);
+	b.rq.sql = "SELECT pg_sleep(3600)";
+	b.thread = start_thread(run_background, &b);
+	expect_running(1, "SELECT pg_sleep(3600)");
+	cluster_do(&c, "pause 1");
+	in_background(&write, h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)"); /* into a server that will not answer */
+	promote(2);
+	int64_t promoted = now_ms();
+	WAIT_FOR(atomic_load(&b.done) && atomic_load(&write.done), PATIENCE_MS);
+	ck_assert_int_lt(b.ended_ms - promoted, 2000);
+	ck_assert_int_eq(b.code, DBHA_ERR_LOST);
+	join_thread(b.thread);
+	join_thread(write.thread);
+	dbha_release(lease);
+	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (2)");
+	ck_assert(event_within(h, DBHA_EVENT_FENCED, 1000, NULL));
+	cluster_do(&c, "resume 1");
+	for (int i = 10; i < 60; i++)
+		fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (%d)", i);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id > 1"), 0);
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id > 1"), 51);
+	ck_assert_int_eq(duplicates(2), 0);
+	/* The write into the frozen server: acknowledged means that it is on the new primary, unknown means not repeated. */
+	long there = cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 1");
+	if (write.code == DBHA_OK) {
+		ck_assert_int_eq(there, 1);
+	} else {
+		ck_assert(write.err.outcome_unknown);
+		ck_assert_int_eq(there, 0);
+	}
+}
+END_TEST
+
+/* ---- generations ------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_standby_promoted_under_its_open_connections_is_written_over_them)
+{
+	dbha *h = open_all("pool_max_size=1");
+	cluster_do(&c, "stop 3");
+	int pid = atoi(fetch(h, DBHA_READ, "SELECT pg_backend_pid()"));
+	ck_assert_str_eq(fetch(h, DBHA_READ, "SHOW port"), cluster_ask(&c, 2, "SHOW port"));
+	cluster_do(&c, "kill 1");
+	promote(2);
+	ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
+	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)");
+	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SHOW default_transaction_read_only"), "off");
+	/* Reads have nowhere else to go now, and still find their way. */
+	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT count(*) FROM rows"), "1");
+	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
+	lease_fetch(lease, "INSERT INTO rows (id) VALUES (2)");
+	dbha_release(lease);
+}
+END_TEST
+
+START_TEST(an_error_of_an_older_generation_does_not_blacken_its_node)
+{
+	dbha *h = open_all(NULL);
+	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
+	cluster_do(&c, "restart 1");
+	WAIT_FOR(node_status(h, 0).generation > 1 && node_status(h, 0).state == DBHA_STATE_UP, PATIENCE_MS);
+	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)");
+	WAIT_FOR(!event_within(h, DBHA_EVENT_PRIMARY, 0, NULL), 1000); /* what is in the queue is about the restart */
+	uint64_t generation = node_status(h, 0).generation;
+	PGresult *result = PQexec(dbha_conn_pq(lease), "SELECT 1");
+	ck_assert_int_eq(PQresultStatus(result), PGRES_FATAL_ERROR);
+	PQclear(result);
+	dbha_release(lease);
+	for (int i = 0; i < 20; i++)
+		fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (2)");
+	ck_assert_int_eq(node_status(h, 0).state, DBHA_STATE_UP);
+	ck_assert_uint_eq(node_status(h, 0).generation, generation);
+	ck_assert(!event_within(h, DBHA_EVENT_NO_PRIMARY, 0, NULL));
+	all_as_before(h);
+}
+END_TEST
+
+/* ---- standbys ------------------------------------------------------------------------------------------------------ */
+
+START_TEST(standbys_that_die_or_come_back_cost_no_error)
+{
+	dbha *h = open_all(NULL);
+	struct application *app = start_application(h);
+	expect_writes(app, 100);
+	cluster_do(&c, "kill 2");
+	expect_writes(app, 100);
+	cluster_do(&c, "stop 3 immediate");
+	expect_writes(app, 100);
+	long reads = atomic_load(&app->reads);
+	WAIT_FOR(atomic_load(&app->reads) > reads + 50, PATIENCE_MS); /* the primary serves them now */
+	cluster_do(&c, "start 2");
+	cluster_do(&c, "start 3");
+	dbha_error err;
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
+	stop_application(app);
+	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) + atomic_load(&app->unknown) == 0, "%s",
+	              app->first_error.message);
+	ck_assert_int_eq(missing(app, 1), 0);
+	all_as_before(h);
+}
+END_TEST
+
+START_TEST(a_read_in_flight_on_a_standby_that_dies_is_run_elsewhere)
+{
+	dbha *h = open_all(NULL);
+	static struct background b;
+	cluster_do(&c, "stop 3");
+	in_background(&b, h, DBHA_READ, "SELECT 'in flight' FROM pg_sleep(1)");
+	expect_running(2, "SELECT ''in flight''%%");
+	cluster_do(&c, "kill 2");
+	join_thread(b.thread);
+	ASSERT_OK(b.code, b.err);
+	cluster_do(&c, "start 3");
+	cluster_do(&c, "start 2");
+	all_as_before(h);
+}
+END_TEST
+
+START_TEST(a_read_in_flight_on_a_standby_that_freezes_is_run_elsewhere)
+{
+	dbha *h = open_all(QUICK_PROBES);
+	static struct background b;
+	cluster_do(&c, "stop 3");
+	in_background(&b, h, DBHA_READ, "SELECT 'in flight' FROM pg_sleep(1)");
+	int64_t began = now_ms();
+	expect_running(2, "SELECT ''in flight''%%");
+	cluster_do(&c, "pause 2");
+	join_thread(b.thread);
+	cluster_do(&c, "resume 2");
+	ASSERT_OK(b.code, b.err);
+	ck_assert_int_lt(b.ended_ms - began, 5000);
+	cluster_do(&c, "start 3");
+	all_as_before(h);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("failover");
+	ADD_TEST(suite, a_restart_of_the_primary_costs_no_error_and_starts_a_new_generation, servers, NULL, 60);
+	ADD_TEST(suite, backends_that_were_terminated_while_idle_cost_no_error, servers, NULL, 60);
+	ADD_TEST(suite, an_error_of_an_older_generation_does_not_blacken_its_node, servers, NULL, 60);
+	ADD_TEST(suite, standbys_that_die_or_come_back_cost_no_error, servers, NULL, 60);
+	ADD_TEST(suite, a_read_in_flight_on_a_standby_that_dies_is_run_elsewhere, servers, NULL, 60);
+	ADD_TEST(suite, without_a_primary_a_write_ends_with_its_deadline_and_reads_go_on, servers, NULL, 60);
+	ADD_TEST(suite, a_read_in_flight_on_a_standby_that_freezes_is_run_elsewhere, servers, NULL, 60);
+	ADD_TEST(suite, after_a_kill_and_a_promotion_the_old_primary_is_never_written_again, servers, NULL, 90);
+	ADD_TEST(suite, an_orderly_stop_and_a_promotion_lose_nothing_and_cost_no_error, servers, NULL, 60);
+	ADD_TEST(suite, a_statement_in_flight_when_its_primary_dies_is_unknown_and_not_repeated, servers, NULL, 60);
+	ADD_TEST(suite, a_write_waits_for_the_new_primary_and_is_woken, servers, NULL, 60);
+	ADD_TEST(suite, a_frozen_primary_is_fenced_at_the_promotion_and_its_leases_are_cut, servers, NULL, 60);
+	ADD_TEST(suite, a_standby_promoted_under_its_open_connections_is_written_over_them, servers, NULL, 60);
+	return run_suite(suite, &c);
+}
