@@ -150,7 +150,7 @@ static bool fits(struct call *call, struct dbha_conn *slot, bool writes)
 {
 	struct conn *conn = slot->conn;
 	/* Behind a pooler a setting would fall on other people's sessions. */
-	if (conn->read_only_set != writes || !conn->reported_recovery)
+	if (conn->read_only_set != writes || !conn->direct)
 		return true;
 	int64_t until = dbha__clock_now() + TIDY_US;
 	if (until > call->deadline)

@@ -82,7 +82,6 @@ static bool finish_connecting(struct conn *conn)
 	if (conn->guard_fd < 0)
 		return false;
 	PQsetErrorVerbosity(conn->pg, PQERRORS_DEFAULT);
-	conn->reported_recovery = PQparameterStatus(conn->pg, "in_hot_standby") != NULL;
 	return PQsetnonblocking(conn->pg, 1) == 0;
 }
 

@@ -25,9 +25,10 @@ struct conn {
 	 * another thread at once; what a second thread shuts down must be this one, which only dbha__conn_close closes.
 	 */
 	int guard_fd;
-	bool reported_recovery; /* the server itself reports in_hot_standby: it is PostgreSQL 14+ with nothing in between */
-	bool read_only_set;     /* we have set default_transaction_read_only for this session */
-	bool basic_identity;    /* the role may not read everything the identity query asks for */
+	bool direct;         /* the backend is the one libpq was told of: no pooler shares it with others */
+	bool read_only_set;  /* we have set default_transaction_read_only for this session */
+	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
+	bool basic_identity; /* the role may not read everything the identity query asks for */
 	enum {
 		IDENTITY_ASKED,
 		IDENTITY_READ,

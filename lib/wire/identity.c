@@ -1,5 +1,6 @@
 #include "identity.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +11,7 @@
  */
 #define BASIC_COLUMNS                                                                                                  \
 	"pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only'), "                    \
-	"(EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint"
+	"(EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint, pg_catalog.pg_backend_pid()"
 #define FULL_COLUMNS                                                                                                   \
 	", CASE WHEN NOT pg_catalog.pg_is_in_recovery() "                                                                  \
 	"THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END"                                             \
@@ -18,31 +19,33 @@
 	"ELSE pg_catalog.pg_current_wal_lsn() END"                                                                         \
 	", (SELECT system_identifier FROM pg_catalog.pg_control_system())"                                                 \
 	", (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())"
-#define MAKE_READER "; SET default_transaction_read_only = on"
+
+/* A second statement of the same message, with the backend's pid as libpq was told it. */
+#define MAKE_READER                                                                                                    \
+	"; SELECT pg_catalog.set_config('default_transaction_read_only', 'on', false) "                                    \
+	"WHERE pg_catalog.pg_is_in_recovery() AND pg_catalog.pg_backend_pid() = %d"
 
 enum column {
 	COL_IN_RECOVERY,
 	COL_READ_ONLY,
 	COL_STARTED,
+	COL_PID,
 	COL_WALFILE,
 	COL_LSN,
 	COL_SYSTEM_IDENTIFIER,
 	COL_RECOVERY_TIMELINE,
+	N_COLUMNS_BASIC = COL_WALFILE,
 };
-
-static const char *question(bool basic, bool make_reader)
-{
-	if (basic)
-		return make_reader ? "SELECT " BASIC_COLUMNS MAKE_READER : "SELECT " BASIC_COLUMNS;
-	return make_reader ? "SELECT " BASIC_COLUMNS FULL_COLUMNS MAKE_READER : "SELECT " BASIC_COLUMNS FULL_COLUMNS;
-}
 
 bool dbha__identity_ask(struct conn *conn, bool make_reader)
 {
-	const char *recovery = PQparameterStatus(conn->pg, "in_hot_standby");
-	conn->read_only_set = make_reader && recovery && strcmp(recovery, "on") == 0;
+	char sql[1400];
+	int used = snprintf(sql, sizeof sql, "SELECT %s%s", BASIC_COLUMNS, conn->basic_identity ? "" : FULL_COLUMNS);
+	if (make_reader)
+		snprintf(sql + used, sizeof sql - (size_t)used, MAKE_READER, PQbackendPID(conn->pg));
 	conn->identity = IDENTITY_ASKED;
-	return PQsendQuery(conn->pg, question(conn->basic_identity, conn->read_only_set));
+	conn->wants_reader = make_reader;
+	return PQsendQuery(conn->pg, sql);
 }
 
 static const char *text_of(const PGresult *result, enum column column)
@@ -96,9 +99,17 @@ static bool may_not_read(const PGresult *result)
 
 static void take_result(struct conn *conn, const PGresult *result, struct observation *observation)
 {
-	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1) {
+	bool rows = PQresultStatus(result) == PGRES_TUPLES_OK;
+	if (rows && PQnfields(result) >= N_COLUMNS_BASIC && PQntuples(result) == 1) {
 		read_row(result, observation);
+		/*
+		 * A pooler in between tells libpq a pid of its own. What the parameters report of the role is then of whichever
+		 * server the pooler met first, and is looked at by nobody here.
+		 */
+		conn->direct = number_of(result, COL_PID) == (uint64_t)PQbackendPID(conn->pg);
 		conn->identity = IDENTITY_READ;
+	} else if (rows) {
+		conn->read_only_set = PQntuples(result) == 1;
 	} else if (PQresultStatus(result) == PGRES_FATAL_ERROR && !conn->basic_identity && may_not_read(result)) {
 		conn->identity = IDENTITY_REFUSED;
 	}
@@ -111,7 +122,7 @@ static enum conn_poll end_of_answer(struct conn *conn)
 	if (conn->identity != IDENTITY_REFUSED)
 		return CONN_FAILED;
 	conn->basic_identity = true;
-	return dbha__identity_ask(conn, conn->read_only_set) ? CONN_WANT_READ : CONN_FAILED;
+	return dbha__identity_ask(conn, conn->wants_reader) ? CONN_WANT_READ : CONN_FAILED;
 }
 
 enum conn_poll dbha__identity_answer(struct conn *conn, struct observation *observation)

@@ -13,7 +13,8 @@
 /*
  * Sends the question. make_reader: a session on a standby is made read-only in the same message, so that a misrouted
  * write is refused even if the standby is promoted under it; only where nothing stands between us and the server, because
- * behind a pooler the setting would fall on other people's sessions. False: the connection is broken.
+ * behind a pooler the setting would fall on other people's sessions. The server itself compares: the backend that runs the
+ * query must be the one libpq was told of at connect. False: the connection is broken.
  */
 bool dbha__identity_ask(struct conn *conn, bool make_reader);
 

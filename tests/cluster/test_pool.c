@@ -384,7 +384,7 @@ START_TEST(connections_are_replaced_after_pool_max_lifetime)
 	dbha *h = open_one("pool_max_lifetime=500ms&pool_max_size=2&pool_min_size=2&application_name=aged");
 	int first = atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()"));
 	/* In constant use, and idle. */
-	WAIT_FOR(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")) != first, PATIENCE_MS);
+	WAIT_FOR(atoi(fetch(h, DBHA_WRITE, "SELECT count(*) FROM pg_stat_activity WHERE pid = %d", first)) == 0, PATIENCE_MS);
 	WAIT_FOR(on_server("aged") == 2, PATIENCE_MS);
 	cluster_ask(&c, 1, "CREATE TABLE pids AS SELECT pid FROM pg_stat_activity WHERE application_name = 'aged'");
 	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity JOIN pids USING (pid)") == 1, PATIENCE_MS);
