@@ -1,5 +1,6 @@
 #include "call.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,31 +9,33 @@
 #include "error.h"
 #include "exec.h"
 
-/* Changing what a session may do: one round trip, which must not take the whole call. */
+/* Changing what a session may do, or a rollback at return: one round trip, which must not take the whole call. */
 #define TIDY_US       ((int64_t)1000000)
 /*
  * A connection that has rested this long is looked at before use: one system call, which tells a statement that was never
- * sent from one whose fate is unknown. In a busy loop it would cost half a per cent and tell nothing.
+ * sent from one whose fate is unknown. In a busy loop it would cost half a per cent and tell nothing. More than a tick of the
+ * coarse clock, by which the rest is measured.
  */
-#define LOOK_AFTER_US 1000
+#define LOOK_AFTER_US 8000
 /* How long a call that has to be routed anew waits for the view that told the pool to send it away. */
 #define VIEW_GAP_US   1000
 
 void dbha__call_begin(struct call *call, dbha *h, dbha_intent intent, int timeout_ms)
 {
+	memset(call, 0, offsetof(struct call, trouble) + 1);
 	call->h = h;
 	call->intent = intent;
-	call->began_us = dbha__clock_now();
-	call->deadline = call->began_us + ms_to_us(timeout_ms > 0 ? timeout_ms : h->config.options.call_timeout_ms);
-	call->ticket = atomic_fetch_add_explicit(&h->next_ticket, 1, memory_order_relaxed);
-	call->avoid = 0;
-	call->pauses = 0;
-	call->on_standby = false;
+	call->timeout_us = ms_to_us(timeout_ms > 0 ? timeout_ms : h->config.options.call_timeout_ms);
 	call->last_node = -1;
-	call->rounds = 0;
-	call->sent = 0;
-	call->maybe_done = false;
-	call->trouble[0] = '\0';
+}
+
+void dbha__call_set_deadline(struct call *call)
+{
+	if (call->deadline)
+		return;
+	call->began_us = dbha__clock_now();
+	call->deadline = call->began_us + call->timeout_us;
+	call->ticket = atomic_fetch_add_explicit(&call->h->next_ticket, 1, memory_order_relaxed);
 }
 
 int dbha__call_node(const struct call *call, const struct dbha_conn *slot)
@@ -122,12 +125,12 @@ static void route(struct call *call, struct route_query *query, struct decision 
 		query->in_use = in_use;
 		query->random = dbha__life_random(h);
 	}
-	struct shared_view *shared = dbha__view_take(&h->view);
-	decision->route = dbha__route(&shared->view, query);
-	decision->version = shared->view.version;
+	const struct view *view = dbha__view_borrow(&h->view);
+	decision->route = dbha__route(view, query);
+	decision->version = view->version;
 	if (decision->route.node >= 0)
-		decision->generation = shared->view.nodes[decision->route.node].generation;
-	dbha__view_drop(shared);
+		decision->generation = view->nodes[decision->route.node].generation;
+	dbha__view_return(&h->view);
 	query->in_use = NULL;
 }
 
@@ -180,7 +183,7 @@ static bool ready_for(struct call *call, struct dbha_conn *slot, bool writes)
 static enum acquire_end take(struct call *call, const struct decision *decision, struct dbha_conn **slot)
 {
 	dbha *h = call->h;
-	int64_t now = call->pauses || call->last_node >= 0 ? dbha__clock_now() : call->began_us;
+	int64_t now = dbha__clock_now();
 	int64_t deadline = call->deadline;
 	if (h->config.options.pool_timeout_ms && now + ms_to_us(h->config.options.pool_timeout_ms) < deadline)
 		deadline = now + ms_to_us(h->config.options.pool_timeout_ms);
@@ -273,6 +276,46 @@ static bool no_slot(struct call *call, const struct route_query *query, const st
 	return false;
 }
 
+static struct dbha_conn *connection_in_time(struct call *call, struct route_query *query, dbha_error *err)
+{
+	for (;;) {
+		struct decision decision = {0};
+		struct dbha_conn *slot = NULL;
+		bool again;
+		route(call, query, &decision);
+		if (decision.route.end == ROUTE_NODE) {
+			enum acquire_end end = take(call, &decision, &slot);
+			call->on_standby = !decision.route.writes;
+			if (slot && ready_for(call, slot, decision.route.writes))
+				return slot;
+			again = no_slot(call, query, &decision, end, err);
+		} else {
+			again = no_route(call, query, &decision, err);
+		}
+		if (!again)
+			return NULL;
+	}
+}
+
+/* The common case, in which there is nothing to wait for and so no need of a deadline. NULL: it is not that case. */
+static struct dbha_conn *connection_at_once(struct call *call, struct route_query *query)
+{
+	struct decision decision = {0};
+	route(call, query, &decision);
+	if (decision.route.end != ROUTE_NODE)
+		return NULL;
+	struct pool *pool = &call->h->pools[decision.route.node];
+	struct dbha_conn *slot = dbha__pool_try(pool, decision.generation, dbha__clock_coarse());
+	if (!slot)
+		return NULL;
+	call->on_standby = !decision.route.writes;
+	bool plain = slot->rested_us <= LOOK_AFTER_US && slot->conn->read_only_set != decision.route.writes;
+	if (plain)
+		return slot;
+	dbha__call_set_deadline(call);
+	return ready_for(call, slot, decision.route.writes) ? slot : NULL;
+}
+
 struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 {
 	const struct config_options *options = &call->h->config.options;
@@ -281,28 +324,18 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 	    .target = (enum target)options->target_session_attrs,
 	    .max_lag_ms = options->max_lag_ms,
 	};
-	for (;;) {
-		struct decision decision = {0};
-		struct dbha_conn *slot = NULL;
-		bool again;
-		route(call, &query, &decision);
-		if (decision.route.end == ROUTE_NODE) {
-			enum acquire_end end = take(call, &decision, &slot);
-			call->on_standby = !decision.route.writes;
-			if (slot && ready_for(call, slot, decision.route.writes))
-				return slot;
-			again = no_slot(call, &query, &decision, end, err);
-		} else {
-			again = no_route(call, &query, &decision, err);
-		}
-		if (!again) {
-			/* Nothing has been sent by this attempt; an earlier one of the same call may have been executed. */
-			err->retry_safe = true;
-			err->outcome_unknown = call->maybe_done;
-			err->attempts = call->sent;
-			return NULL;
-		}
+	struct dbha_conn *slot = connection_at_once(call, &query);
+	if (slot)
+		return slot;
+	dbha__call_set_deadline(call);
+	slot = connection_in_time(call, &query, err);
+	if (!slot) {
+		/* Nothing has been sent by this attempt; an earlier one of the same call may have been executed. */
+		err->retry_safe = !call->maybe_done;
+		err->outcome_unknown = call->maybe_done;
+		err->attempts = call->sent;
 	}
+	return slot;
 }
 
 /* ---- coming back ------------------------------------------------------------------------------------------- */
@@ -313,6 +346,8 @@ static bool tidy(struct dbha_conn *slot, int64_t deadline)
 	case CONN_IDLE:
 		return true;
 	case CONN_IN_TRANSACTION:
+		if (!deadline)
+			deadline = dbha__clock_now() + TIDY_US;
 		STATS_ADD(slot->pool->stats, rollbacks, 1);
 		return dbha__exec_command(slot->conn, "ROLLBACK", deadline) && dbha__conn_state(slot->conn) == CONN_IDLE;
 	case CONN_UNUSABLE:
@@ -324,7 +359,7 @@ static bool tidy(struct dbha_conn *slot, int64_t deadline)
 void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable, int64_t deadline)
 {
 	bool keep = reusable && tidy(slot, deadline);
-	struct dbha_conn *unwanted = dbha__pool_release(slot->pool, slot, keep, dbha__clock_now());
+	struct dbha_conn *unwanted = dbha__pool_release(slot->pool, slot, keep, dbha__clock_coarse());
 	if (!unwanted)
 		return;
 	dbha__pool_dispose(unwanted);

@@ -15,7 +15,8 @@
 struct call {
 	dbha *h;
 	dbha_intent intent;
-	int64_t began_us;
+	int64_t timeout_us;
+	int64_t began_us; /* these three by dbha__call_set_deadline; 0 before */
 	int64_t deadline;
 	uint64_t ticket;
 	uint32_t avoid;  /* nodes that have failed this call, see struct route_query */
@@ -28,8 +29,13 @@ struct call {
 	char trouble[DBHA_WHY_MAX]; /* what went wrong last, for the message at the deadline */
 };
 
-/* Begins. timeout_ms: 0 takes call_timeout. */
+/*
+ * Begins. timeout_ms: 0 takes call_timeout. The deadline is set, and the place in the order of arrival taken, by
+ * dbha__call_set_deadline, before anything that may block: what finds an idle connection needs neither.
+ */
 void dbha__call_begin(struct call *call, dbha *h, dbha_intent intent, int timeout_ms);
+
+void dbha__call_set_deadline(struct call *call);
 
 /* A connection to the right node, before the deadline; or NULL with `err` (not NULL) filled. */
 struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err);
@@ -45,7 +51,7 @@ bool dbha__call_pause(struct call *call);
 
 /*
  * Gives a connection back, after use. reusable: as far as the caller knows. An open transaction is rolled back, which may
- * take until `deadline` (monotonic us).
+ * take until `deadline` (monotonic us; 0: a second from now).
  */
 void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable, int64_t deadline);
 

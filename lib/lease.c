@@ -6,9 +6,6 @@
 #include "dbha.h"
 #include "error.h"
 
-/* A rollback at return may take this long; the pool is better off with a new connection than with a longer wait. */
-#define ROLLBACK_US ((int64_t)1000000)
-
 dbha_conn *dbha_acquire(dbha *h, dbha_intent intent, int timeout_ms, dbha_error *err)
 {
 	dbha_error unwanted;
@@ -55,6 +52,6 @@ void dbha_release(dbha_conn *conn)
 	}
 	dbha *h = conn->handle;
 	dbha__conn_set_blocking(conn->conn, false);
-	dbha__call_return(h, conn, true, dbha__clock_now() + ROLLBACK_US);
+	dbha__call_return(h, conn, true, 0);
 	dbha__life_leave(h);
 }

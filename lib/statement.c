@@ -229,6 +229,7 @@ int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_erro
 		return code;
 	struct call call;
 	dbha__call_begin(&call, h, request->intent, request->timeout_ms);
+	dbha__call_set_deadline(&call);
 	while (!run_once(&call, request, result, err, &code))
 		;
 	dbha__life_leave(h);

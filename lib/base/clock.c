@@ -15,6 +15,15 @@ int64_t dbha__clock_now(void)
 	return read_clock(CLOCK_MONOTONIC);
 }
 
+int64_t dbha__clock_coarse(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+	return read_clock(CLOCK_MONOTONIC_COARSE);
+#else
+	return read_clock(CLOCK_MONOTONIC);
+#endif
+}
+
 int64_t dbha__clock_unix(void)
 {
 	return read_clock(CLOCK_REALTIME);

@@ -190,6 +190,26 @@ static enum acquire_end wait_in_queue(struct pool *pool, const struct acquire *h
 	return self.end;
 }
 
+static struct dbha_conn *try_locked(struct pool *pool, uint64_t generation, int64_t now) REQUIRES(pool->lock)
+{
+	struct dbha_conn *slot = pool->idle_newest;
+	if (!slot || pool->first || !pool->open || pool->generation != generation)
+		return NULL;
+	int64_t rested = now - slot->since_us;
+	unlink_idle(pool, slot);
+	hand_out(pool, slot, now);
+	slot->rested_us = rested;
+	return slot;
+}
+
+struct dbha_conn *dbha__pool_try(struct pool *pool, uint64_t generation, int64_t now)
+{
+	dbha__mutex_lock(&pool->lock);
+	struct dbha_conn *slot = try_locked(pool, generation, now);
+	dbha__mutex_unlock(&pool->lock);
+	return slot;
+}
+
 static enum acquire_end acquire_locked(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
     REQUIRES(pool->lock)
 {
@@ -197,15 +217,9 @@ static enum acquire_end acquire_locked(struct pool *pool, const struct acquire *
 		return ACQUIRE_STOPPED;
 	if (!pool->open || pool->generation != how->generation)
 		return ACQUIRE_REROUTE;
-	struct dbha_conn *slot = pool->idle_newest;
-	if (slot && !pool->first) {
-		unlink_idle(pool, slot);
-		int64_t rested = how->now - slot->since_us;
-		hand_out(pool, slot, how->now);
-		slot->rested_us = rested;
-		*out = slot;
+	*out = try_locked(pool, how->generation, how->now);
+	if (*out)
 		return ACQUIRED;
-	}
 	if (!dbha__pool_may_wait(&pool->limits, &pool->counts))
 		return ACQUIRE_TOO_MANY;
 	return wait_in_queue(pool, how, out);

@@ -82,6 +82,9 @@ struct acquire {
 	struct wake *connector; /* signalled when a connection has to be made */
 };
 
+/* Takes an idle connection if nobody waits for one; NULL otherwise. Never blocks. */
+struct dbha_conn *dbha__pool_try(struct pool *pool, uint64_t generation, int64_t now);
+
 /* Takes a connection, waiting for one if need be. */
 enum acquire_end dbha__pool_acquire(struct pool *pool, const struct acquire *how, struct dbha_conn **out);
 

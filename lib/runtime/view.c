@@ -59,6 +59,17 @@ void dbha__view_drop(struct shared_view *shared)
 		free(shared);
 }
 
+const struct view *dbha__view_borrow(struct view_holder *holder)
+{
+	dbha__mutex_lock(&holder->lock);
+	return &holder->current->view;
+}
+
+void dbha__view_return(struct view_holder *holder)
+{
+	dbha__mutex_unlock(&holder->lock);
+}
+
 bool dbha__view_wait(struct view_holder *holder, uint64_t version, int64_t deadline)
 {
 	dbha__mutex_lock(&holder->lock);

@@ -35,6 +35,13 @@ bool dbha__view_publish(struct view_holder *holder, const struct view *view);
 struct shared_view *dbha__view_take(struct view_holder *holder);
 void dbha__view_drop(struct shared_view *shared);
 
+/*
+ * The view of now for a few instructions, under the holder's lock: cheaper than a reference. Only pure functions may be
+ * called before it is returned.
+ */
+const struct view *dbha__view_borrow(struct view_holder *holder) ACQUIRES(holder->lock);
+void dbha__view_return(struct view_holder *holder) RELEASES(holder->lock);
+
 /* Blocks until the version is not `version`, the holder is closed (false), or `deadline` has passed (false). */
 bool dbha__view_wait(struct view_holder *holder, uint64_t version, int64_t deadline);
 
