@@ -196,8 +196,9 @@ static enum acquire_end take(struct call *call, const struct decision *decision,
 	};
 	struct stats *stats = &h->stats[decision->route.node];
 	enum acquire_end end = dbha__pool_acquire(&h->pools[decision->route.node], &how, slot);
+	/* Handed out at another time than now: by somebody who gave it back, on the coarse clock, so ours has to be read again. */
 	if (*slot && (*slot)->since_us != now)
-		STATS_ADD(stats, wait_us, (*slot)->since_us - now);
+		STATS_ADD(stats, wait_us, dbha__clock_now() - now);
 	return end;
 }
 

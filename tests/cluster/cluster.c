@@ -478,7 +478,7 @@ int run_suite(Suite *suite, struct cluster *once)
 {
 	forget_environment();
 	signal(SIGALRM, on_end);
-	if (SLACK_MS == 50) { /* a sanitizer reports crashes itself */
+	if (!SANITIZED) { /* a sanitizer reports crashes itself */
 		signal(SIGSEGV, on_end);
 		signal(SIGBUS, on_end);
 		signal(SIGABRT, on_end);

@@ -21,9 +21,11 @@
 
 /* What a call may take beyond its deadline; a sanitizer makes everything slower. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLACK_MS 500
+#define SANITIZED 1
+#define SLACK_MS  500
 #else
-#define SLACK_MS 50
+#define SANITIZED 0
+#define SLACK_MS  50
 #endif
 
 /* How long an effect may take to show before the test has failed. */

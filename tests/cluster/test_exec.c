@@ -357,7 +357,7 @@ START_TEST(what_timed_out_does_not_go_on_running_on_the_server)
 	dbha *h = open_one("application_name=timed_out");
 	dbha_error err;
 	for (int i = 0; i < 5; i++)
-		ASSERT_CODE(run(h, DBHA_WRITE, 50, "SELECT pg_sleep(60)", &err), TIMEOUT, err);
+		ASSERT_CODE(run(h, DBHA_WRITE, 300, "SELECT pg_sleep(60)", &err), TIMEOUT, err);
 	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'timed_out' AND "
 	                              "state = 'active' AND query LIKE '%%pg_sleep(60)%%'") == 0,
 	         3000);

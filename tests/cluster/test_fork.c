@@ -10,6 +10,16 @@
 
 #include "cluster.h"
 
+/*
+ * ThreadSanitizer ends a child whose new thread gets the stack of one that the parent had ("dup thread with used id"): under
+ * it only those children are tried that start none.
+ */
+#ifdef __SANITIZE_THREAD__
+#define CHILD_MAY_HAVE_THREADS 0
+#else
+#define CHILD_MAY_HAVE_THREADS 1
+#endif
+
 static struct cluster c;
 static char ssl_options[64] = "sslmode=disable"; /* of the handles in the tests that run twice */
 
@@ -172,8 +182,8 @@ static bool release_the_lease(void *arg)
 
 START_TEST(a_child_has_connections_of_its_own_and_the_parents_see_not_a_byte)
 {
-	static bool (*const lives[])(void *) = {use_it, use_and_close_it, close_it, leave_it, release_the_lease};
-	for (int i = 0; i < 10; i++) {
+	static bool (*const lives[])(void *) = {close_it, leave_it, use_it, use_and_close_it, release_the_lease};
+	for (int i = 0; i < (CHILD_MAY_HAVE_THREADS ? 10 : 4); i++) {
 		struct family family = {.h = open_both("parent")};
 		char before[2][512], after[2][512];
 		dbha_error err;
@@ -341,9 +351,13 @@ int main(void)
 	         servers_with_tls, NULL, 30);
 	add_test(suite, "with_tls_a_child_has_connections_of_its_own_and_the_parents_see_not_a_byte",
 	         a_child_has_connections_of_its_own_and_the_parents_see_not_a_byte, servers_with_tls, NULL, 60);
-	ADD_TEST(suite, a_grandchild_works_too, servers, NULL, 30);
-	ADD_TEST(suite, a_handle_that_was_never_used_starts_in_the_child, servers, NULL, 30);
-	ADD_TEST(suite, a_child_counts_from_zero, servers, NULL, 30);
-	ADD_TEST(suite, forks_while_other_threads_are_busy_hang_nobody_and_break_nothing, servers, NULL, 60);
+	if (CHILD_MAY_HAVE_THREADS) {
+		ADD_TEST(suite, a_grandchild_works_too, servers, NULL, 30);
+		ADD_TEST(suite, a_handle_that_was_never_used_starts_in_the_child, servers, NULL, 30);
+		ADD_TEST(suite, a_child_counts_from_zero, servers, NULL, 30);
+	}
+	/* The sanitizers' own allocators are not made for it: a lock that another thread held at fork stays locked in the child. */
+	if (!SANITIZED)
+		ADD_TEST(suite, forks_while_other_threads_are_busy_hang_nobody_and_break_nothing, servers, NULL, 60);
 	return run_suite(suite, &c);
 }
