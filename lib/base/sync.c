@@ -59,8 +59,9 @@ void dbha__mutex_lock(struct mutex *mutex) NO_ANALYSIS
 
 void dbha__mutex_unlock(struct mutex *mutex) NO_ANALYSIS
 {
-	pthread_mutex_unlock(&mutex->m);
+	/* Before the unlock: afterwards whoever takes it may free what it lies in. */
 	rank_given(mutex);
+	pthread_mutex_unlock(&mutex->m);
 }
 
 void dbha__mutex_lock_for_fork(struct mutex *mutex) NO_ANALYSIS
