@@ -38,6 +38,9 @@ static int check_request(const dbha_request *rq, PGresult **result, dbha_error *
 	if (rq->result_format != 0 && rq->result_format != 1)
 		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.result_format is %d: 0 (text) or 1 (binary)",
 		                  rq->result_format);
+	if (rq->flags & ~(DBHA_IDEMPOTENT | DBHA_UNPREPARED))
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.flags is 0x%x: DBHA_IDEMPOTENT, DBHA_UNPREPARED",
+		                  (unsigned)rq->flags);
 	if (rq->timeout_ms < 0)
 		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.timeout_ms is %d: 0 or more", rq->timeout_ms);
 	if (rq->intent < DBHA_DEFAULT || rq->intent > DBHA_WRITE)

@@ -461,7 +461,8 @@ static void forget_environment(void)
 {
 	static const char *const kept[] = {"DBHA_PGCLUSTER=", "DBHA_PGUSER=", "DBHA_FIRST_WRITE=", "PGBIN="};
 	for (char **entry = environ; *entry;) {
-		bool keep = strncmp(*entry, "PG", 2) != 0 && strncmp(*entry, "DB", 2) != 0 && strncmp(*entry, "DATABASE_URL=", 13);
+		bool keep =
+		    strncmp(*entry, "PG", 2) != 0 && strncmp(*entry, "DB", 2) != 0 && strncmp(*entry, "DATABASE_URL=", 13);
 		for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
 			keep = keep || strncmp(*entry, kept[i], strlen(kept[i])) == 0;
 		if (keep) {

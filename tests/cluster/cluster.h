@@ -123,8 +123,8 @@ void short_pause(void); /* 2 ms between two looks */
 		              got_code ? (err).message : "");                                                                  \
 	} while (0)
 
-#define ASSERT_OK(code, err) ASSERT_CODE(code, OK, err)
-#define ASSERT_HAS(text, part) ck_assert_msg(strstr(text, part) != NULL, "\"%s\" is not in: %s", part, text)
+#define ASSERT_OK(code, err)       ASSERT_CODE(code, OK, err)
+#define ASSERT_HAS(text, part)     ck_assert_msg(strstr(text, part) != NULL, "\"%s\" is not in: %s", part, text)
 #define ASSERT_HAS_NOT(text, part) ck_assert_msg(strstr(text, part) == NULL, "\"%s\" is in: %s", part, text)
 
 /* Adds a test case of one function, with its own limit; before and after may be NULL. */

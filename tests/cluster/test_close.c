@@ -66,8 +66,10 @@ static void begin(struct call *call, dbha *h, dbha_intent intent, const char *sq
 
 static void expect_running(int node, const char *text)
 {
-	WAIT_FOR(cluster_count(&c, node, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%s' AND "
-	                                 "pid <> pg_backend_pid()", text) > 0,
+	WAIT_FOR(cluster_count(&c, node,
+	                       "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%s' AND "
+	                       "pid <> pg_backend_pid()",
+	                       text) > 0,
 	         PATIENCE_MS);
 }
 
@@ -171,8 +173,11 @@ START_TEST(statements_that_outlast_the_drain_are_cut_and_not_repeated)
 	ASSERT_CODE(write.code, UNKNOWN, write.err);
 	ck_assert(write.err.outcome_unknown);
 	ck_assert_int_ne(read.code, DBHA_OK);
-	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO rows SELECT 3%%' "
-	                                      "AND application_name <> 'cut'"), 0);
+	ck_assert_int_eq(
+	    cluster_count(&c, 1,
+	                  "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO rows SELECT 3%%' "
+	                  "AND application_name <> 'cut'"),
+	    0);
 	cluster_ask(&c, 1, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'cut'");
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 3"), 0);
 }
@@ -227,7 +232,8 @@ START_TEST(leases_are_cut_by_the_close_and_may_be_released_after_it)
 	ck_assert_int_eq(PQresultStatus(result), PGRES_FATAL_ERROR);
 	PQclear(result);
 	dbha_release(quiet);
-	cluster_ask(&c, 1, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'holder'");
+	cluster_ask(&c, 1,
+	            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'holder'");
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 4"), 0);
 }
 END_TEST
@@ -314,7 +320,8 @@ START_TEST(a_close_does_not_wait_for_connects_and_lookups_under_way)
 	ck_assert_int_eq(listen(fd, 16), 0);
 	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&address, &size), 0);
 	char url[256];
-	snprintf(url, sizeof url, "postgresql://app@127.0.0.1:%d,192.0.2.1:5432,no-such-host.invalid:1/app?probe_timeout=20s",
+	snprintf(url, sizeof url,
+	         "postgresql://app@127.0.0.1:%d,192.0.2.1:5432,no-such-host.invalid:1/app?probe_timeout=20s",
 	         ntohs(address.sin_port));
 	for (int i = 0; i < 3; i++) {
 		dbha_error err;

@@ -47,10 +47,10 @@ START_TEST(parameters_reach_the_server_as_text_and_as_binary)
 	const int formats[] = {0, 1, 0, 0, 1};
 	const unsigned types[] = {23, 23, 25, 25, 25};
 	for (int binary = 0; binary <= 1; binary++) {
-		dbha_request rq = DBHA_REQUEST(.sql = "SELECT $1::int + $2::int, $3::text, $4::text, length($5::text)",
-		                               .intent = DBHA_WRITE, .n_params = 5, .types = binary ? types : NULL,
-		                               .values = values, .lengths = lengths, .formats = formats,
-		                               .result_format = binary);
+		dbha_request rq =
+		    DBHA_REQUEST(.sql = "SELECT $1::int + $2::int, $3::text, $4::text, length($5::text)", .intent = DBHA_WRITE,
+		                 .n_params = 5, .types = binary ? types : NULL, .values = values, .lengths = lengths,
+		                 .formats = formats, .result_format = binary);
 		ASSERT_OK(dbha_exec(h, &rq, &result, &err), err);
 		ck_assert_int_eq(PQresultStatus(result), PGRES_TUPLES_OK);
 		if (binary) {
@@ -114,8 +114,9 @@ START_TEST(large_parameters_and_results_pass_whole)
 	memset(large, 'x', BYTES);
 	large[BYTES] = '\0';
 	const char *values[] = {large};
-	ASSERT_OK(dbha_exec(h, &DBHA_REQUEST(.sql = "SELECT $1::text || 'y'", .n_params = 1, .values = values), &result, &err),
-	          err);
+	ASSERT_OK(
+	    dbha_exec(h, &DBHA_REQUEST(.sql = "SELECT $1::text || 'y'", .n_params = 1, .values = values), &result, &err),
+	    err);
 	ck_assert_int_eq(PQgetlength(result, 0, 0), BYTES + 1);
 	PQclear(result);
 	free(large);
@@ -239,8 +240,12 @@ START_TEST(server_errors_come_with_their_sqlstate_and_fields)
 	dbha_error err;
 	PGresult *result;
 	static const char *const cases[][2] = {
-	    {"SELEKT 1", "42601"},           {"SELECT * FROM nowhere", "42P01"}, {"SELECT 1/0", "22012"},
-	    {"SELECT 'x'::int", "22P02"},    {"", "00000"},                      {"SELECT 1; SELECT 2", "42601"},
+	    {"SELEKT 1", "42601"},
+	    {"SELECT * FROM nowhere", "42P01"},
+	    {"SELECT 1/0", "22012"},
+	    {"SELECT 'x'::int", "22P02"},
+	    {"", "00000"},
+	    {"SELECT 1; SELECT 2", "42601"},
 	    {"INSERT INTO uniq VALUES (1)", "23505"},
 	};
 	fetch(h, DBHA_WRITE, "CREATE TABLE uniq (id int CONSTRAINT only_one PRIMARY KEY)");
@@ -263,8 +268,9 @@ START_TEST(server_errors_come_with_their_sqlstate_and_fields)
 			PQclear(result);
 		}
 	}
-	ck_assert_int_eq(dbha_exec(h, &DBHA_REQUEST(.sql = "INSERT INTO uniq VALUES (1)", .intent = DBHA_WRITE), &result, &err),
-	                 DBHA_ERR_SERVER);
+	ck_assert_int_eq(
+	    dbha_exec(h, &DBHA_REQUEST(.sql = "INSERT INTO uniq VALUES (1)", .intent = DBHA_WRITE), &result, &err),
+	    DBHA_ERR_SERVER);
 	ck_assert_str_eq(PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME), "only_one");
 	PQclear(result);
 	ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
@@ -287,7 +293,8 @@ START_TEST(copy_is_refused_with_advice)
 {
 	dbha *h = open_one("pool_max_size=1");
 	dbha_error err;
-	static const char *const copies[] = {"COPY counted FROM STDIN", "COPY (SELECT generate_series(1, 100000)) TO STDOUT"};
+	static const char *const copies[] = {"COPY counted FROM STDIN",
+	                                     "COPY (SELECT generate_series(1, 100000)) TO STDOUT"};
 	for (int i = 0; i < 4; i++) {
 		ASSERT_CODE(run(h, DBHA_WRITE, 3000, copies[i % 2], &err), SERVER, err);
 		ck_assert_str_eq(err.sqlstate, "0A000");
@@ -346,8 +353,10 @@ START_TEST(a_write_at_its_deadline_has_an_unknown_outcome_and_is_not_repeated)
 	ASSERT_CODE(run(h, DBHA_WRITE, 200, "INSERT INTO counted SELECT 900 FROM pg_sleep(1)", &err), TIMEOUT, err);
 	ck_assert(err.outcome_unknown);
 	ck_assert(!err.retry_safe);
-	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO counted SELECT 900%%'") == 0,
-	         PATIENCE_MS);
+	WAIT_FOR(
+	    cluster_count(&c, 1,
+	                  "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO counted SELECT 900%%'") == 0,
+	    PATIENCE_MS);
 	ck_assert_int_le(rows(900), 1);
 }
 END_TEST
@@ -358,8 +367,9 @@ START_TEST(what_timed_out_does_not_go_on_running_on_the_server)
 	dbha_error err;
 	for (int i = 0; i < 5; i++)
 		ASSERT_CODE(run(h, DBHA_WRITE, 300, "SELECT pg_sleep(60)", &err), TIMEOUT, err);
-	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'timed_out' AND "
-	                              "state = 'active' AND query LIKE '%%pg_sleep(60)%%'") == 0,
+	WAIT_FOR(cluster_count(&c, 1,
+	                       "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'timed_out' AND "
+	                       "state = 'active' AND query LIKE '%%pg_sleep(60)%%'") == 0,
 	         3000);
 }
 END_TEST
@@ -382,6 +392,7 @@ START_TEST(misuse_is_refused)
 	bad[n++].n_params = INT_MIN;
 	bad[n++].n_params = 1; /* and no values */
 	bad[n++].timeout_ms = -1;
+	bad[n++].flags = 0x80000000u;
 	bad[n++].intent = (dbha_intent)3;
 	bad[n++].result_format = 2;
 	bad[n].n_params = 1;
@@ -466,8 +477,8 @@ END_TEST
 START_TEST(each_target_session_attrs_sends_default_work_where_libpq_would)
 {
 	static const char *const targets[][2] = {
-	    {"any", ""},         {"read-write", "f"},  {"read-only", "t"},
-	    {"primary", "f"},    {"standby", "t"},     {"prefer-standby", "t"},
+	    {"any", ""},      {"read-write", "f"}, {"read-only", "t"},
+	    {"primary", "f"}, {"standby", "t"},    {"prefer-standby", "t"},
 	};
 	for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
 		char options[64];
@@ -475,7 +486,8 @@ START_TEST(each_target_session_attrs_sends_default_work_where_libpq_would)
 		dbha *h = open_one(options);
 		const char *recovery = fetch(h, DBHA_DEFAULT, "SELECT pg_is_in_recovery()");
 		if (*targets[i][1])
-			ck_assert_msg(strcmp(recovery, targets[i][1]) == 0, "%s: pg_is_in_recovery() is %s", targets[i][0], recovery);
+			ck_assert_msg(strcmp(recovery, targets[i][1]) == 0, "%s: pg_is_in_recovery() is %s", targets[i][0],
+			              recovery);
 		/* What says what it is goes where it belongs, whatever the target. */
 		ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT pg_is_in_recovery()"), "f");
 		ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
@@ -505,7 +517,8 @@ int main(void)
 	Suite *suite = suite_create("exec");
 	ADD_TEST(suite, parameters_reach_the_server_as_text_and_as_binary, servers, NULL, 60);
 	ADD_TEST(suite, the_same_text_with_other_types_is_another_statement, servers, NULL, 30);
-	ADD_TEST(suite, a_wrong_number_of_parameters_is_the_servers_error_and_leaves_the_connection_usable, servers, NULL, 30);
+	ADD_TEST(suite, a_wrong_number_of_parameters_is_the_servers_error_and_leaves_the_connection_usable, servers, NULL,
+	         30);
 	ADD_TEST(suite, large_parameters_and_results_pass_whole, servers, NULL, 30);
 	ADD_TEST(suite, a_statement_is_prepared_once_and_used_again, servers, NULL, 30);
 	ADD_TEST(suite, unprepared_leaves_nothing_on_the_server, servers, NULL, 30);

@@ -195,8 +195,10 @@ static void in_background(struct background *b, dbha *h, dbha_intent intent, con
 
 static void expect_running(int node, const char *text)
 {
-	WAIT_FOR(cluster_count(&c, node, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%s' AND "
-	                                 "pid <> pg_backend_pid()", text) > 0,
+	WAIT_FOR(cluster_count(&c, node,
+	                       "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%s' AND "
+	                       "pid <> pg_backend_pid()",
+	                       text) > 0,
 	         PATIENCE_MS);
 }
 
@@ -256,7 +258,8 @@ START_TEST(an_orderly_stop_and_a_promotion_lose_nothing_and_cost_no_error)
 	promote(3);
 	expect_writes(app, 200);
 	stop_application(app);
-	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) == 0, "%s", app->first_error.message);
+	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) == 0, "%s",
+	              app->first_error.message);
 	ck_assert_int_le(atomic_load(&app->unknown), 1);
 	ck_assert_int_eq(duplicates(3), 0);
 	ck_assert_int_eq(missing(app, 3), 0);
@@ -290,7 +293,8 @@ START_TEST(backends_that_were_terminated_while_idle_cost_no_error)
 	dbha *h = open_all("pool_min_size=3&application_name=victim");
 	for (int i = 0; i < 5; i++) {
 		WAIT_FOR(node_status(h, 0).pool_idle >= 2, PATIENCE_MS);
-		cluster_ask(&c, 1, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'victim'");
+		cluster_ask(&c, 1,
+		            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'victim'");
 		fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (%d)", i);
 	}
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 5);
@@ -303,7 +307,8 @@ START_TEST(a_statement_in_flight_when_its_primary_dies_is_unknown_and_not_repeat
 	dbha *h = open_all(NULL);
 	static struct background plain, repeatable;
 	in_background(&plain, h, DBHA_WRITE, "INSERT INTO rows (id) SELECT 1 FROM pg_sleep(4)");
-	in_background(&repeatable, h, DBHA_WRITE, "/* may be repeated */ INSERT INTO rows (id) SELECT 2 FROM pg_sleep(0.9)");
+	in_background(&repeatable, h, DBHA_WRITE,
+	              "/* may be repeated */ INSERT INTO rows (id) SELECT 2 FROM pg_sleep(0.9)");
 	join_thread(repeatable.thread);
 	ASSERT_OK(repeatable.code, repeatable.err);
 	memset(&repeatable, 0, sizeof repeatable);
@@ -486,8 +491,8 @@ START_TEST(standbys_that_die_or_come_back_cost_no_error)
 	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
 	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
 	stop_application(app);
-	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) + atomic_load(&app->unknown) == 0, "%s",
-	              app->first_error.message);
+	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) + atomic_load(&app->unknown) == 0,
+	              "%s", app->first_error.message);
 	ck_assert_int_eq(missing(app, 1), 0);
 	all_as_before(h);
 }

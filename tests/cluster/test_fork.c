@@ -41,17 +41,19 @@ static void servers(void)
 	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
 	cluster_catch_up(&c, 2, 1);
 	/* TLS on both nodes, if there is openssl to make a certificate with. */
-	snprintf(shell, sizeof shell,
-	         "cd %s && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout key.pem -out cert.pem -days 2 "
-	         "2>/dev/null && chmod 600 key.pem && chown --reference=node1 key.pem cert.pem && "
-	         "printf \"ssl = on\\nssl_cert_file = '%s/cert.pem'\\nssl_key_file = '%s/key.pem'\\n\" >>common.conf",
-	         c.dir, c.dir, c.dir);
+	snprintf(
+	    shell, sizeof shell,
+	    "cd %s && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout key.pem -out cert.pem -days 2 "
+	    "2>/dev/null && chmod 600 key.pem && chown --reference=node1 key.pem cert.pem && "
+	    "printf \"ssl = on\\nssl_cert_file = '%s/cert.pem'\\nssl_key_file = '%s/key.pem'\\n\" >>common.conf",
+	    c.dir, c.dir, c.dir);
 	if (system(shell) != 0)
 		return;
 	for (int node = 1; node <= 2; node++)
 		cluster_ask(&c, node, "SELECT pg_reload_conf()");
 	for (int node = 1; node <= 2; node++)
-		WAIT_FOR(*cluster_ask(&c, node, "SHOW ssl") == 'o' && *cluster_ask(&c, node, "SHOW ssl_cert_file") == '/', PATIENCE_MS);
+		WAIT_FOR(*cluster_ask(&c, node, "SHOW ssl") == 'o' && *cluster_ask(&c, node, "SHOW ssl_cert_file") == '/',
+		         PATIENCE_MS);
 }
 
 static void servers_with_tls(void)
@@ -122,8 +124,10 @@ static bool query_ok(dbha *h, dbha_intent intent, const char *sql, char *value, 
 static void backends(char *text, size_t size, int node, const char *name)
 {
 	snprintf(text, size, "%s",
-	         cluster_ask(&c, node, "SELECT string_agg(pid || ' ' || backend_start, ',' ORDER BY pid) FROM pg_stat_activity "
-	                               "WHERE application_name = '%s'", name));
+	         cluster_ask(&c, node,
+	                     "SELECT string_agg(pid || ' ' || backend_start, ',' ORDER BY pid) FROM pg_stat_activity "
+	                     "WHERE application_name = '%s'",
+	                     name));
 }
 
 /* ---- the child's own connections ----------------------------------------------------------------------------- */
@@ -272,7 +276,8 @@ static bool sees_nothing_yet(void *arg)
 	dbha *h = ((struct family *)arg)->h;
 	dbha_counters sum = {.size = sizeof sum};
 	dbha_event event = {.size = sizeof event};
-	bool empty = dbha_next_event(h, &event, NULL) == 0 || event.kind == DBHA_EVENT_NODE || event.kind == DBHA_EVENT_PRIMARY;
+	bool empty =
+	    dbha_next_event(h, &event, NULL) == 0 || event.kind == DBHA_EVENT_NODE || event.kind == DBHA_EVENT_PRIMARY;
 	return dbha_stats(h, -1, &sum, NULL) == DBHA_OK && sum.statements == 0 && sum.acquires == 0 && empty && use_it(arg);
 }
 

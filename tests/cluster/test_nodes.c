@@ -294,7 +294,8 @@ START_TEST(two_primaries_on_one_timeline_are_a_split_brain_for_writes_only)
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
 	cluster_do(&twins, "start 2");
 	WAIT_FOR(cluster_status(h).split_brain, PATIENCE_MS);
-	long before = cluster_count(&twins, 1, "SELECT count(*) FROM rows") + cluster_count(&twins, 2, "SELECT count(*) FROM rows");
+	long before =
+	    cluster_count(&twins, 1, "SELECT count(*) FROM rows") + cluster_count(&twins, 2, "SELECT count(*) FROM rows");
 	for (int i = 0; i < 5; i++) {
 		int64_t began = now_ms();
 		ASSERT_CODE(run(h, DBHA_WRITE, 0, "INSERT INTO rows VALUES (2)", &err), SPLIT_BRAIN, err);
@@ -317,7 +318,8 @@ START_TEST(two_primaries_on_one_timeline_are_a_split_brain_for_writes_only)
 	ASSERT_CODE(run(late, DBHA_WRITE, 5000, "INSERT INTO rows VALUES (2)", &err), SPLIT_BRAIN, err);
 	ASSERT_OK(run(late, DBHA_READ, 5000, "SELECT count(*) FROM rows", &err), err);
 	ck_assert_int_ne(run(late, DBHA_READ, 500, "INSERT INTO rows VALUES (3)", &err), DBHA_OK);
-	ck_assert_int_eq(cluster_count(&twins, 1, "SELECT count(*) FROM rows") + cluster_count(&twins, 2, "SELECT count(*) FROM rows"),
+	ck_assert_int_eq(cluster_count(&twins, 1, "SELECT count(*) FROM rows") +
+	                     cluster_count(&twins, 2, "SELECT count(*) FROM rows"),
 	                 before);
 
 	cluster_do(&twins, "stop 2");
@@ -351,7 +353,8 @@ START_TEST(a_host_that_accepts_and_never_answers_costs_one_probe_timeout)
 		close_handle(h, 1000);
 	}
 	ck_assert_int_le(best, 400 + SLACK_MS);
-	dbha *alone = open_hosts("192.0.2.1:5432", "probe_timeout=200ms&connect_timeout=60"); /* TEST-NET: nobody, or no route */
+	dbha *alone =
+	    open_hosts("192.0.2.1:5432", "probe_timeout=200ms&connect_timeout=60"); /* TEST-NET: nobody, or no route */
 	dbha_error err;
 	int64_t began = now_ms();
 	ASSERT_CODE(run(alone, DBHA_WRITE, 500, "SELECT 1", &err), NO_NODE, err);
@@ -367,8 +370,11 @@ START_TEST(a_host_that_closes_or_talks_nonsense_is_passed_over)
 	static const char endless[] = "R\x7f\xff\xff\xff";
 	static const char refusal[] = "N";
 	static struct liar liars[] = {
-	    {.says = NULL}, {.says = http, .length = sizeof http - 1}, {.says = zeros, .length = sizeof zeros},
-	    {.says = endless, .length = sizeof endless - 1}, {.says = refusal, .length = 1},
+	    {.says = NULL},
+	    {.says = http, .length = sizeof http - 1},
+	    {.says = zeros, .length = sizeof zeros},
+	    {.says = endless, .length = sizeof endless - 1},
+	    {.says = refusal, .length = 1},
 	};
 	char hosts[512] = "";
 	size_t n = sizeof liars / sizeof liars[0];
@@ -401,7 +407,8 @@ START_TEST(a_recovery_conflict_on_a_standby_costs_no_error)
 	dbha_error err;
 	static const char read[] = "SELECT count(*) FROM rows, pg_sleep(0.02)";
 	for (int i = 0; i < 10; i++) {
-		static const char *const changes[] = {"INSERT INTO rows SELECT generate_series(1, 300)", "DELETE FROM rows", "VACUUM rows"};
+		static const char *const changes[] = {"INSERT INTO rows SELECT generate_series(1, 300)", "DELETE FROM rows",
+		                                      "VACUUM rows"};
 		for (int k = 0; k < 3; k++)
 			cluster_ask(&c, 1, "%s", changes[k]);
 		ASSERT_OK(run(h, DBHA_READ, 10000, read, &err), err);
@@ -410,7 +417,8 @@ START_TEST(a_recovery_conflict_on_a_standby_costs_no_error)
 	for (int i = 0; i < 5; i++) {
 		dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, &err);
 		ck_assert(lease != NULL);
-		ck_assert(PQsendQuery(dbha_conn_pq(lease), "BEGIN; LOCK rows IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.1); COMMIT"));
+		ck_assert(PQsendQuery(dbha_conn_pq(lease),
+		                      "BEGIN; LOCK rows IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.1); COMMIT"));
 		PQflush(dbha_conn_pq(lease));
 		ASSERT_OK(run(h, DBHA_READ, 10000, "SELECT count(*) FROM rows, pg_sleep(0.15)", &err), err);
 		for (PGresult *result; (result = PQgetResult(dbha_conn_pq(lease)));)

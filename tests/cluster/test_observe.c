@@ -172,8 +172,8 @@ static void live(const char *options, const char *password)
 	run(h, DBHA_WRITE, 0, "DO $$BEGIN RAISE WARNING 'on stderr?'; END$$", &err);
 	ASSERT_CODE(run(h, DBHA_WRITE, 0, "SELEKT", &err), SERVER, err);
 	for (int i = 0; i < 2; i++) {
-		snprintf(hosts, sizeof hosts, "postgresql://app:x%s@127.0.0.1:%d,127.0.0.1:1/app?%s", password, cluster_port(&c, 1),
-		         options);
+		snprintf(hosts, sizeof hosts, "postgresql://app:x%s@127.0.0.1:%d,127.0.0.1:1/app?%s", password,
+		         cluster_port(&c, 1), options);
 		dbha *bad = open_handle(hosts);
 		ASSERT_CODE(run(bad, DBHA_WRITE, 200, "SELECT 1", &err), NO_NODE, err);
 		ASSERT_HAS_NOT(err.message, password);
@@ -273,14 +273,16 @@ static FILE *start_bouncer(int node, int *port)
 	FILE *file = fopen(ini, "w");
 	ck_assert(file != NULL);
 	fprintf(file,
-	        "[databases]\napp = host=127.0.0.1 port=%d dbname=app user=app password=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+	        "[databases]\napp = host=127.0.0.1 port=%d dbname=app user=app password=%s\n[pgbouncer]\nlisten_addr = "
+	        "127.0.0.1\n"
 	        "listen_port = %d\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
 	        "logfile = %s/bouncer%d.log\nlog_stats = 0\nserver_reset_query_always = 0\n",
 	        cluster_port(&c, node), cluster_password(&c), *port, c.dir, node);
 	fclose(file);
 	snprintf(shell, sizeof shell,
 	         "export PATH=$PATH:/usr/sbin; chown --reference=%s/node1 %s; owner=$(stat -c %%U %s/node1); "
-	         "if [ $(id -u) = 0 ]; then as=\"-u $owner\"; fi; pgbouncer -q $as %s 2>/dev/null & cat >/dev/null; kill $!; wait",
+	         "if [ $(id -u) = 0 ]; then as=\"-u $owner\"; fi; pgbouncer -q $as %s 2>/dev/null & cat >/dev/null; kill "
+	         "$!; wait",
 	         c.dir, ini, c.dir, ini);
 	FILE *bouncer = popen(shell, "we");
 	ck_assert(bouncer != NULL);
@@ -331,8 +333,9 @@ START_TEST(behind_pgbouncer_roles_are_asked_for_and_no_session_is_changed)
 	char url[256];
 	for (int i = 0; i < 2; i++)
 		bouncers[i] = start_bouncer(2 - i, &ports[i]); /* the standby's first */
-	snprintf(url, sizeof url, "postgresql://app@127.0.0.1:%d,127.0.0.1:%d/app?statement_cache_size=0&probe_interval=100ms",
-	         ports[0], ports[1]);
+	snprintf(url, sizeof url,
+	         "postgresql://app@127.0.0.1:%d,127.0.0.1:%d/app?statement_cache_size=0&probe_interval=100ms", ports[0],
+	         ports[1]);
 	dbha *h = open_handle(url);
 	dbha_error err;
 	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
@@ -354,9 +357,11 @@ START_TEST(behind_pgbouncer_roles_are_asked_for_and_no_session_is_changed)
 	for (int i = 0; i < 2; i++) {
 		ck_assert_str_eq(in_both_sessions(ports[i], "SHOW default_transaction_read_only"), "off off");
 		ck_assert_str_eq(in_both_sessions(ports[i], "SELECT count(*) FROM pg_prepared_statements"), "0 0");
-		ck_assert_str_eq(in_both_sessions(ports[i], "SELECT count(*) FROM pg_settings WHERE source = 'session' AND name NOT IN "
-		                                            "('application_name', 'client_encoding', 'DateStyle', 'TimeZone', "
-		                                            "'standard_conforming_strings')"), "0 0");
+		ck_assert_str_eq(in_both_sessions(ports[i],
+		                                  "SELECT count(*) FROM pg_settings WHERE source = 'session' AND name NOT IN "
+		                                  "('application_name', 'client_encoding', 'DateStyle', 'TimeZone', "
+		                                  "'standard_conforming_strings')"),
+		                 "0 0");
 	}
 	for (int i = 0; i < 2; i++)
 		pclose(bouncers[i]);

@@ -75,8 +75,9 @@ START_TEST(the_server_never_sees_more_than_pool_max_size)
 	int most = 0;
 	for (int i = 0; i < 300; i++) {
 		/* A connection that was closed may be seen a little longer: only those with a statement count, or that wait for one. */
-		int now = (int)cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'four' "
-		                                    "AND query LIKE 'SELECT pg_sleep%%'");
+		int now = (int)cluster_count(&c, 1,
+		                             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'four' "
+		                             "AND query LIKE 'SELECT pg_sleep%%'");
 		most = now > most ? now : most;
 	}
 	atomic_store(&threads_stop, true);
@@ -331,7 +332,8 @@ START_TEST(a_connection_that_comes_back_busy_or_broken_is_replaced)
 		dbha_release(lease);
 		ck_assert_int_lt(now_ms() - began, 1500);
 		ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 'served'"), "served");
-		ck_assert_msg(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")) != pid, "state %d: the same connection", (int)i);
+		ck_assert_msg(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")) != pid, "state %d: the same connection",
+		              (int)i);
 		ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT count(*) FROM rows WHERE id > 2"), "0");
 	}
 	ck_assert_int_eq(node_status(h, 0).pool_used, 0);
@@ -354,7 +356,8 @@ START_TEST(pool_min_size_is_kept_open_when_the_server_closes_idle_connections)
 	dbha *h = open_one("pool_min_size=3&application_name=three");
 	fetch(h, DBHA_WRITE, "SELECT 1");
 	WAIT_FOR(on_server("three") == 3, PATIENCE_MS);
-	cluster_ask(&c, 1, "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'three'");
+	cluster_ask(&c, 1,
+	            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'three'");
 	WAIT_FOR(on_server("three") == 3, 5000);
 }
 END_TEST
@@ -384,7 +387,8 @@ START_TEST(connections_are_replaced_after_pool_max_lifetime)
 	dbha *h = open_one("pool_max_lifetime=500ms&pool_max_size=2&pool_min_size=2&application_name=aged");
 	int first = atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()"));
 	/* In constant use, and idle. */
-	WAIT_FOR(atoi(fetch(h, DBHA_WRITE, "SELECT count(*) FROM pg_stat_activity WHERE pid = %d", first)) == 0, PATIENCE_MS);
+	WAIT_FOR(atoi(fetch(h, DBHA_WRITE, "SELECT count(*) FROM pg_stat_activity WHERE pid = %d", first)) == 0,
+	         PATIENCE_MS);
 	WAIT_FOR(on_server("aged") == 2, PATIENCE_MS);
 	cluster_ask(&c, 1, "CREATE TABLE pids AS SELECT pid FROM pg_stat_activity WHERE application_name = 'aged'");
 	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity JOIN pids USING (pid)") == 1, PATIENCE_MS);
@@ -406,7 +410,7 @@ START_TEST(a_spike_is_served_by_what_is_there_while_connects_are_slow)
 	dbha *h = open_one("pool_min_size=3&pool_max_size=50&application_name=spike");
 	fetch(h, DBHA_WRITE, "SELECT 1");
 	WAIT_FOR(node_status(h, 0).pool_idle == 3, PATIENCE_MS);
-	PGconn *admin = cluster_admin(&c, 1); /* the next one would be slow itself */
+	PGconn *admin = cluster_admin(&c, 1);                          /* the next one would be slow itself */
 	PQclear(PQexec(admin, "ALTER SYSTEM SET pre_auth_delay = 1")); /* a second */
 	PQclear(PQexec(admin, "SELECT pg_reload_conf()"));
 	for (bool slow = false; !slow; short_pause()) {
