@@ -382,7 +382,7 @@ START_TEST(misuse_is_refused)
 	dbha_request good = DBHA_REQUEST(.sql = "SELECT 1", .intent = DBHA_WRITE);
 	const int one = 1;
 	const char *value = "x";
-	dbha_request bad[] = {good, good, good, good, good, good, good, good, good, good, good};
+	dbha_request bad[] = {good, good, good, good, good, good, good, good, good, good, good, good};
 	int n = 0;
 	bad[n++].size = 0;
 	bad[n++].size = sizeof(dbha_request) + 8;
