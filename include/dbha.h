@@ -248,7 +248,7 @@ typedef struct dbha_conn dbha_conn;
  * dbha_acquire: takes a connection to the right node out of the pool, for whatever dbha_exec does not cover.
  * h: not NULL. intent: as for a statement. timeout_ms: for DNS, connect and waiting; 0: call_timeout. err: may be NULL.
  * Returns: a lease, or NULL. Waiters are served in order of arrival.
- * Errors: NO_NODE, POOL, SPLIT_BRAIN, FOREIGN, CLOSED, USAGE, MEMORY, SYSTEM; all retry_safe.
+ * Errors: NO_NODE, POOL, SPLIT_BRAIN, FOREIGN (all retry_safe); CLOSED, USAGE, MEMORY, SYSTEM.
  * Threads: any; a lease is used by one thread at a time. Blocking: up to timeout_ms; not at all if one is idle.
  * Ownership: the caller gives it back with dbha_release. Fork: a lease is the parent's; in a child its connection is dead.
  */
@@ -271,7 +271,8 @@ DBHA_API const char *dbha_conn_node(const dbha_conn *conn);
 
 /*
  * dbha_release: gives a connection back to the pool, or straight to the caller who has waited longest.
- * conn: may be NULL. Returns: nothing. An open transaction is rolled back; a connection that is busy, broken, or of an
+ * conn: may be NULL. Returns: nothing. What else the session was set to (SET, temporary tables, advisory locks, LISTEN) stays
+ *   and is met by its next user: undo it before. An open transaction is rolled back; a connection that is busy, broken, or of an
  *   older generation of its node is closed instead. Errors: none.
  * Threads: the lease's. Blocking: only for the rollback, at most 1 s. Ownership: takes conn. Fork: in a child frees memory.
  */
@@ -317,11 +318,11 @@ DBHA_API const char *dbha_state_name(int state);
 typedef struct dbha_cluster_status {
 	size_t size;
 	uint64_t system_identifier; /* 0: not known yet */
-	uint32_t timeline;          /* the highest one seen on a primary; 0: none yet */
+	uint32_t timeline;          /* the highest one seen on any node; 0: none yet */
 	int32_t primary;            /* index of the primary a write would go to, or -1 */
 	int32_t nodes;              /* how many nodes there are */
 	bool split_brain;           /* two primaries on one timeline */
-	uint64_t version;           /* goes up whenever the view changes */
+	uint64_t version;           /* goes up whenever a statement may be routed differently */
 } dbha_cluster_status;
 
 #define DBHA_WHY_MAX 256
@@ -411,7 +412,7 @@ typedef enum dbha_wait_for {
 /*
  * dbha_wait: waits until the cluster is in a state.
  * h: not NULL. what: a dbha_wait_for. timeout_ms: 0: call_timeout. err: may be NULL.
- * Returns: DBHA_OK or an error code. Errors: NO_NODE (not in time, with the state of every node), SPLIT_BRAIN, FOREIGN,
+ * Returns: DBHA_OK or an error code. Errors: NO_NODE (not in time, with the state of every node), SPLIT_BRAIN,
  *   CLOSED, USAGE. Threads: any. Blocking: up to timeout_ms. Ownership: nothing changes hands. Fork: usable in a child.
  */
 DBHA_API int dbha_wait(dbha *h, dbha_wait_for what, int timeout_ms, dbha_error *err);

@@ -23,7 +23,7 @@ dbha_conn *dbha_acquire(dbha *h, dbha_intent intent, int timeout_ms, dbha_error 
 	dbha__call_begin(&call, h, intent, timeout_ms);
 	dbha_conn *slot = dbha__call_connection(&call, err);
 	if (slot)
-		dbha__conn_set_blocking(slot->conn, true); /* the reference of this call becomes the lease's */
+		dbha__conn_lend(slot->conn); /* the reference of this call becomes the lease's */
 	else
 		dbha__life_leave(h);
 	return slot;
@@ -51,7 +51,7 @@ void dbha_release(dbha_conn *conn)
 		return;
 	}
 	dbha *h = conn->handle;
-	dbha__conn_set_blocking(conn->conn, false);
+	dbha__conn_take_back(conn->conn);
 	dbha__call_return(h, conn, true, 0);
 	dbha__life_leave(h);
 }

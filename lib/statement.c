@@ -142,9 +142,11 @@ static bool goes_again(struct call *call, const struct attempt *attempt, const s
 		call->intent = DBHA_WRITE;
 	else if (retry->action == RETRY_REPORT)
 		return false;
+	else if (read_only && call->on_standby && (call->avoid & 1u << node))
+		return false; /* it was sent to a standby on purpose, and no other has another answer */
 	else if (read_only && still_the_primary(call, node, dbha__clock_now()))
 		return false;
-	else if (retry->action == RETRY_ELSEWHERE)
+	else if (retry->action == RETRY_ELSEWHERE || (call->on_standby && strcmp(attempt->sqlstate, "40001") == 0))
 		call->avoid |= 1u << node;
 	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name, attempt->message);
 	if (verdict->effect == EFFECT_UNKNOWN && call->intent != DBHA_READ)
@@ -173,6 +175,19 @@ static void attempt_on(struct call *call, struct dbha_conn *slot, const dbha_req
 	/* Its caller is about to leave; the server need not go on for nobody. */
 	if (attempt->end == ATTEMPT_TIMEOUT)
 		dbha__canceller_send(slot->conn);
+}
+
+/* Two ends of which more is known than their kind says. */
+static void refine(struct retry *retry, const struct attempt *attempt, bool reads)
+{
+	if (attempt->prepared_only) {
+		retry->retry_safe = true;
+		retry->outcome_unknown = false;
+	}
+	if (attempt->copied_out) {
+		retry->retry_safe = reads;
+		retry->outcome_unknown = !reads;
+	}
 }
 
 /* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
@@ -210,6 +225,7 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	    .runs_code = dbha__retry_runs_code(rq->sql),
 	};
 	struct retry retry = dbha__retry(attempt.end, &verdict, &facts);
+	refine(&retry, &attempt, reads);
 	if (!goes_again(call, &attempt, &verdict, &retry)) {
 		*code = report(call, &attempt, &retry, err);
 		return true;

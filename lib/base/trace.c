@@ -1,7 +1,9 @@
 #include "trace.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -17,7 +19,7 @@ int dbha__trace_init(struct trace *trace, enum trace_level level, const char *pa
 		return 0;
 	/* stderr is duplicated so that closing the handle does not close it, and 2 may be re-opened by the application. */
 	trace->fd = strcmp(path, "stderr") == 0 ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
-	                                        : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	                                        : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0640);
 	return trace->fd < 0 ? -1 : 0;
 }
 
@@ -40,9 +42,16 @@ static int print_prefix(char *line, size_t size, enum trace_level level)
 	                names[level]);
 }
 
+/* A pipe whose reader is stuck loses lines; it must not stop a failover. */
+static bool has_room(int fd)
+{
+	struct pollfd item = {.fd = fd, .events = POLLOUT};
+	return poll(&item, 1, 0) == 1 && (item.revents & POLLOUT);
+}
+
 void dbha__trace(const struct trace *trace, enum trace_level level, const char *format, ...)
 {
-	if (trace->fd < 0 || level > trace->level)
+	if (trace->fd < 0 || level > trace->level || !has_room(trace->fd))
 		return;
 	char line[LINE_MAX_BYTES];
 	int used = print_prefix(line, sizeof line, level);

@@ -2,7 +2,8 @@
  * trace: the log. Nothing is written unless the application asked for it with `log_level` and `log_file`.
  *
  * A line is made in a buffer on the stack and written with one write(2) to a descriptor of our own; there is no callback,
- * so that no code of the application runs on a thread of ours. Never called under a mutex.
+ * so that no code of the application runs on a thread of ours. It never blocks: a line
+ * that a pipe has no room for is lost.
  */
 #ifndef DBHA_BASE_TRACE_H
 #define DBHA_BASE_TRACE_H

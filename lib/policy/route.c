@@ -88,20 +88,21 @@ static int better_of_two(const struct route_query *query, const int *candidates,
 	return a;
 }
 
-/* A standby to read from: one that is up before one that is only suspected; -1 if there is none. */
+/* A standby to read from, -1 if there is none. healthy: only one that is up, not one that is suspected or full. */
+static int pick_from_standbys(const struct view *view, const struct route_query *query, bool healthy)
+{
+	int candidates[CONFIG_NODES_MAX];
+	int n = 0;
+	for (int i = 0; i < view->n_nodes; i++)
+		if (serves_reads(view, query, i) && !avoided(query, i) && (!healthy || view->nodes[i].state == DBHA_STATE_UP))
+			candidates[n++] = i;
+	return better_of_two(query, candidates, n);
+}
+
 static int pick_standby(const struct view *view, const struct route_query *query)
 {
-	for (int pass = 0; pass < 2; pass++) {
-		int candidates[CONFIG_NODES_MAX];
-		int n = 0;
-		for (int i = 0; i < view->n_nodes; i++)
-			if (serves_reads(view, query, i) && !avoided(query, i) &&
-			    (pass == 1 || view->nodes[i].state == DBHA_STATE_UP))
-				candidates[n++] = i;
-		if (n > 0)
-			return better_of_two(query, candidates, n);
-	}
-	return -1;
+	int healthy = pick_from_standbys(view, query, true);
+	return healthy >= 0 ? healthy : pick_from_standbys(view, query, false);
 }
 
 /* In a split brain reads go on, on either primary: which one is right is not known, but both hold the past. */
@@ -135,17 +136,28 @@ static int pick_first(const struct view *view, const struct route_query *query)
 	return -1;
 }
 
+/* A healthy standby, else a healthy primary, else whatever there is: a suspect may take seconds to be known as silent. */
+static int pick_standby_first(const struct view *view, const struct route_query *query)
+{
+	int node = pick_from_standbys(view, query, true);
+	if (node >= 0)
+		return node;
+	int primary = pick_primary(view, query, query->intent == DBHA_READ);
+	if (primary >= 0 && view->nodes[primary].state == DBHA_STATE_UP && !avoided(query, primary))
+		return primary;
+	node = pick_from_standbys(view, query, false);
+	return node >= 0 ? node : primary;
+}
+
 static int pick(const struct view *view, const struct route_query *query)
 {
-	int node;
 	switch (wanted(query)) {
 	case WANT_PRIMARY:
 		return view->primary;
 	case WANT_PRIMARY_READ_WRITE:
 		return view->primary >= 0 && !view->nodes[view->primary].read_only ? view->primary : -1;
 	case WANT_STANDBY_FIRST:
-		node = pick_standby(view, query);
-		return node >= 0 ? node : pick_primary(view, query, query->intent == DBHA_READ);
+		return pick_standby_first(view, query);
 	case WANT_STANDBY_ONLY:
 		return pick_standby(view, query);
 	case WANT_READ_ONLY:

@@ -123,9 +123,28 @@ static uint64_t majority_identifier(const struct view *view)
 	return best;
 }
 
+static bool ever_answered(const struct view *view)
+{
+	bool answered = view->system_identifier || view->timeline; /* in this process, or before it was forked */
+	for (int i = 0; i < view->n_nodes; i++)
+		answered = answered || view->nodes[i].role != DBHA_ROLE_UNKNOWN;
+	return answered;
+}
+
 static bool is_foreign(const struct view *view, const struct node_view *node)
 {
 	return view->system_identifier && node->system_identifier && node->system_identifier != view->system_identifier;
+}
+
+/*
+ * If nobody answered when the view settled, which cluster is ours is still open: the first to answer must not decide it
+ * alone. Every node is looked at once more.
+ */
+static void begin_anew(struct view *view, int answering)
+{
+	view->settled = false;
+	for (int i = 0; i < view->n_nodes; i++)
+		view->nodes[i].seen = i == answering;
 }
 
 static void settle(struct view *view)
@@ -247,6 +266,8 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 	int old_primary = view->primary;
 
 	node->seen = true;
+	if (o->failure == FAILURE_NONE && view->settled && !ever_answered(view))
+		begin_anew(view, o->node);
 	if (o->failure == FAILURE_NONE)
 		take_answer(node, o, events);
 	else

@@ -28,3 +28,8 @@ void dbha__canceller_send(const struct conn *conn)
 	}
 	atomic_fetch_sub(&running, 1);
 }
+
+void dbha__canceller_reset_after_fork(void)
+{
+	atomic_store(&running, 0);
+}

@@ -13,4 +13,7 @@ struct conn;
 /* Sends a cancel request for what runs on `conn`, which may be closed right afterwards. Does not block. */
 void dbha__canceller_send(const struct conn *conn);
 
+/* In a forked child: the threads that were running are not in this process. */
+void dbha__canceller_reset_after_fork(void);
+
 #endif

@@ -31,7 +31,6 @@ void dbha__connector_fini(struct connector *connector)
 	while (connector->attempts) {
 		struct connect_attempt *attempt = connector->attempts;
 		connector->attempts = attempt->next;
-		dbha__pool_connect_failed(&connector->world.pools[attempt->node], "the handle is closed", dbha__clock_now());
 		free_attempt(attempt);
 	}
 	connector->n_attempts = 0;
@@ -127,7 +126,12 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	int node = attempt->node;
 	struct pool *pool = &connector->world.pools[node];
 	if (!is_as_known(connector, attempt)) {
-		dbha__monitor_alarm(connector->monitor);
+		/* A lower standby is no contradiction: an address may lead to one of several by turns. */
+		const struct observation *seen = &attempt->dial.observation;
+		if (!seen->in_recovery || seen->timeline > connector->monitor->view.timeline)
+			dbha__monitor_contradicted(connector->monitor, node, seen, now);
+		else
+			dbha__monitor_alarm(connector->monitor);
 		count_failure(connector, node, "the server that answered is not as it was last seen", now);
 		return;
 	}
@@ -160,7 +164,8 @@ static int64_t step_attempts(struct connector *connector, int64_t now, const str
 	for (struct connect_attempt **link = &connector->attempts; *link; i++) {
 		struct connect_attempt *attempt = *link;
 		enum dial_end end = dbha__dial_step(&attempt->dial, now, items[i].revents != 0);
-		if (end == DIAL_BUSY) {
+		bool outdated = attempt->generation != connector->monitor->view.nodes[attempt->node].generation;
+		if (end == DIAL_BUSY && !outdated) {
 			int64_t own = dbha__dial_wake(&attempt->dial);
 			wake = own < wake ? own : wake;
 			link = &attempt->next;
@@ -170,6 +175,8 @@ static int64_t step_attempts(struct connector *connector, int64_t now, const str
 		connector->n_attempts--;
 		if (end == DIAL_READY)
 			connected(connector, attempt, now);
+		else if (end == DIAL_BUSY)
+			dbha__pool_connect_failed(&connector->world.pools[attempt->node], "its node was restarted or fenced", now);
 		else
 			failed(connector, attempt, now);
 		free_attempt(attempt);

@@ -1,10 +1,12 @@
 #include "fork.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "canceller.h"
 #include "sync.h"
 
 static struct mutex registry_lock = {.m = PTHREAD_MUTEX_INITIALIZER, .rank = RANK_REGISTRY};
@@ -12,6 +14,8 @@ static dbha *registry;
 static _Atomic unsigned generation;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int atfork_error;
+/* Opened in time: at fork there may be no descriptor left, or no /dev. */
+static int dev_null = -1;
 
 unsigned dbha__fork_generation(void)
 {
@@ -60,8 +64,8 @@ static void unlock_all(void) NO_ANALYSIS
 static void after_fork_in_child(void)
 {
 	atomic_fetch_add(&generation, 1);
-	int dev_null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	for (dbha *h = registry; h && dev_null >= 0; h = h->next) {
+	dbha__canceller_reset_after_fork();
+	for (dbha *h = registry; h; h = h->next) {
 		for (int i = 0; i < h->config.n_nodes; i++)
 			dbha__pool_abandon(&h->pools[i], dev_null);
 		if (atomic_load(&h->started)) {
@@ -69,14 +73,13 @@ static void after_fork_in_child(void)
 			dbha__connector_abandon(&h->connector, dev_null);
 		}
 	}
-	if (dev_null >= 0)
-		close(dev_null);
 	unlock_all();
 }
 
 static void install(void)
 {
-	atfork_error = pthread_atfork(before_fork, unlock_all, after_fork_in_child);
+	dev_null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	atfork_error = dev_null < 0 ? errno : pthread_atfork(before_fork, unlock_all, after_fork_in_child);
 }
 
 int dbha__fork_register(dbha *h)

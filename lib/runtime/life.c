@@ -128,8 +128,11 @@ static int start_locked(dbha *h) REQUIRES(h->lock)
 static int start(dbha *h, dbha_error *err)
 {
 	dbha__mutex_lock(&h->lock);
-	int rc = atomic_load(&h->started) ? 0 : start_locked(h);
+	bool closed = atomic_load(&h->closed);
+	int rc = closed || atomic_load(&h->started) ? 0 : start_locked(h);
 	dbha__mutex_unlock(&h->lock);
+	if (closed)
+		return dbha__fail(err, DBHA_ERR_CLOSED, "the handle is closed");
 	if (rc)
 		return dbha__fail(err, DBHA_ERR_SYSTEM, "the handle's background thread could not be started: %s",
 		                  strerror(rc));
@@ -222,7 +225,9 @@ void dbha__life_close(dbha *h, int drain_ms)
 {
 	dbha__life_follow_fork(h);
 	/* First phase: nothing new, and those who wait for something leave. */
+	dbha__mutex_lock(&h->lock);
 	atomic_store_explicit(&h->closed, true, memory_order_release);
+	dbha__mutex_unlock(&h->lock);
 	dbha__view_close(&h->view);
 	stop_pools(h, false);
 	wait_for_others(h, dbha__clock_now() + ms_to_us(drain_ms > 0 ? drain_ms : 0));

@@ -20,6 +20,12 @@ void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *wor
 	memset(monitor, 0, sizeof *monitor);
 	monitor->world = *world;
 	dbha__topology_init(&monitor->view, world->config->n_nodes);
+	/* After fork what the parent has seen still binds the child (P1). */
+	const struct view *known = dbha__view_borrow(world->holder);
+	monitor->view.version = known->version;
+	monitor->view.timeline = known->timeline;
+	monitor->view.system_identifier = known->system_identifier;
+	dbha__view_return(world->holder);
 	monitor->rng.state = dbha__rng_entropy(monitor);
 	monitor->alarm_us = now - ALARM_GAP_US;
 	monitor->no_primary_since_us = -1;
@@ -77,11 +83,26 @@ static void rest(struct monitor *monitor, struct probe *probe, int64_t now)
 	probe->due_us = now + pause_of(monitor, probe, now);
 }
 
+/* A node that cannot be connected to keeps its pause, however many ask: between two dials, up to DIAL_PAUSE_MAX_MS. */
+static int64_t earliest(const struct monitor *monitor, const struct probe *probe, int64_t now)
+{
+	if (probe->conn || probe->dial_failures == 0)
+		return now;
+	int64_t pause = ms_to_us(monitor->world.config->options.probe_interval_fast_ms);
+	for (int i = 0; i < probe->dial_failures && pause < ms_to_us(DIAL_PAUSE_MAX_MS); i++)
+		pause *= 2;
+	int64_t at = probe->began_us + (pause < ms_to_us(DIAL_PAUSE_MAX_MS) ? pause : ms_to_us(DIAL_PAUSE_MAX_MS));
+	return at > now ? at : now;
+}
+
 static void probe_all_now(struct monitor *monitor, int64_t now)
 {
-	for (int i = 0; i < monitor->view.n_nodes; i++)
-		if (monitor->probes[i].phase == PROBE_RESTING)
-			monitor->probes[i].due_us = now;
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		struct probe *probe = &monitor->probes[i];
+		int64_t at = earliest(monitor, probe, now);
+		if (probe->phase == PROBE_RESTING && at < probe->due_us)
+			probe->due_us = at;
+	}
 }
 
 /* ---- publishing ------------------------------------------------------------------------------------------- */
@@ -128,6 +149,11 @@ static void publish(struct monitor *monitor, const struct topology_events *event
 		publish_event(monitor, &events->list[i]);
 }
 
+static bool is_behind(const struct node_view *node, int max_lag_ms)
+{
+	return node->lag_ms < 0 || node->lag_ms > max_lag_ms;
+}
+
 static void update_lag(struct monitor *monitor, int64_t now)
 {
 	struct view *view = &monitor->view;
@@ -136,12 +162,12 @@ static void update_lag(struct monitor *monitor, int64_t now)
 	int max_lag_ms = monitor->world.config->options.max_lag_ms;
 	for (int i = 0; i < view->n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
-		bool was_behind = node->lag_ms > max_lag_ms;
+		bool was_behind = is_behind(node, max_lag_ms);
 		bool standby = node->role == DBHA_ROLE_STANDBY && node->lsn;
 		bool primary = i == view->primary;
 		node->lag_ms = standby ? dbha__lag_ms(&monitor->lag, node->lsn) : primary ? 0 : -1;
 		node->lag_bytes = standby ? dbha__lag_bytes(&monitor->lag, node->lsn) : primary ? 0 : -1;
-		if (max_lag_ms > 0 && was_behind != (node->lag_ms > max_lag_ms))
+		if (max_lag_ms > 0 && was_behind != is_behind(node, max_lag_ms))
 			view->version++; /* a read may be waiting for just this */
 	}
 }
@@ -351,6 +377,17 @@ static int64_t wake_of(const struct probe *probe)
 		break;
 	}
 	return probe->deadline;
+}
+
+void dbha__monitor_contradicted(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	observe(monitor, i, seen, now);
+	if (!probe->conn)
+		return;
+	dbha__conn_close(probe->conn);
+	probe->conn = NULL;
+	begin(monitor, i, now);
 }
 
 void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items)

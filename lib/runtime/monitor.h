@@ -70,6 +70,12 @@ struct monitor {
 
 void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *world, int64_t now);
 
+/*
+ * By the connector, on the same thread: a new connection to a node was answered by another server than the monitor knows
+ * there (a virtual address or a proxy has moved). What it said counts as an observation, and the kept connection is doubted.
+ */
+void dbha__monitor_contradicted(struct monitor *monitor, int node, const struct observation *seen, int64_t now);
+
 /* Closes the probe connections. */
 void dbha__monitor_fini(struct monitor *monitor);
 

@@ -240,6 +240,8 @@ struct dbha_conn *dbha__pool_release(struct pool *pool, struct dbha_conn *slot, 
 	set_used(pool, pool->counts.used - 1);
 	bool current = is_current(pool, slot);
 	bool expired = now >= slot->expires_us;
+	/* Cut at the last moment it may still look well. */
+	reusable = reusable && !slot->cut;
 	bool keep = reusable && current && !expired;
 	if (keep) {
 		offer(pool, slot, now);
@@ -249,10 +251,10 @@ struct dbha_conn *dbha__pool_release(struct pool *pool, struct dbha_conn *slot, 
 	}
 	dbha__mutex_unlock(&pool->lock);
 
-	if (slot && !reusable)
-		STATS_ADD(pool->stats, closed_broken, 1);
-	else if (slot && !current)
+	if (slot && !current)
 		STATS_ADD(pool->stats, closed_generation, 1);
+	else if (slot && !reusable)
+		STATS_ADD(pool->stats, closed_broken, 1);
 	else if (slot)
 		STATS_ADD(pool->stats, closed_lifetime, 1);
 	return slot;
@@ -360,11 +362,17 @@ static struct dbha_conn *take_idle(struct pool *pool)
  * shutdown(2) under the lock is the one system call made there: it does not block, and the lock is what keeps a connection
  * in use from being closed by its user at the same moment.
  */
+static void cut(struct dbha_conn *slot)
+{
+	slot->cut = true;
+	dbha__conn_cut(slot->conn);
+}
+
 static void cut_used(struct pool *pool)
 {
 	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next)
 		if (slot->used)
-			dbha__conn_cut(slot->conn);
+			cut(slot);
 }
 
 void dbha__pool_cut_movable(struct pool *pool)
@@ -372,7 +380,7 @@ void dbha__pool_cut_movable(struct pool *pool)
 	dbha__mutex_lock(&pool->lock);
 	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next)
 		if (slot->used && atomic_load_explicit(&slot->movable, memory_order_relaxed))
-			dbha__conn_cut(slot->conn);
+			cut(slot);
 	dbha__mutex_unlock(&pool->lock);
 }
 

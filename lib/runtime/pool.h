@@ -35,6 +35,7 @@ struct dbha_conn {
 	int64_t rested_us; /* used: how long it had been idle before */
 	bool used;
 	_Atomic bool movable;                  /* used: what runs on it may just as well be run elsewhere */
+	bool cut;                              /* its socket has been shut down */
 	bool orphan;                           /* over fork: of a pool that started anew; it is freed at release */
 	struct dbha_conn *all_next, *all_prev; /* every place of the pool */
 	struct dbha_conn *idle_next, *idle_prev;

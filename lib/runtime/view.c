@@ -98,6 +98,8 @@ void dbha__view_reset_after_fork(struct view_holder *holder, int n_nodes)
 	struct view empty;
 	dbha__topology_init(&empty, n_nodes);
 	empty.version = version + 1;
+	empty.timeline = holder->current->view.timeline;
+	empty.system_identifier = holder->current->view.system_identifier;
 	if (!dbha__view_publish(holder, &empty))
 		holder->current->view = empty;
 }

@@ -193,9 +193,16 @@ enum conn_state dbha__conn_state(const struct conn *conn)
 	}
 }
 
-void dbha__conn_set_blocking(struct conn *conn, bool blocking)
+void dbha__conn_lend(struct conn *conn)
 {
-	PQsetnonblocking(conn->pg, !blocking);
+	PQsetnonblocking(conn->pg, 0);
+}
+
+void dbha__conn_take_back(struct conn *conn)
+{
+	PQsetnonblocking(conn->pg, 1);
+	PQsetNoticeReceiver(conn->pg, drop_notice, NULL);
+	PQuntrace(conn->pg);
 }
 
 void dbha__conn_cut(struct conn *conn)
@@ -239,7 +246,7 @@ void dbha__conn_abandon(struct conn *conn, int dev_null)
 {
 	int fd = PQsocket(conn->pg);
 	if (fd >= 0)
-		dup2(dev_null, fd);
+		dup3(dev_null, fd, O_CLOEXEC);
 	if (conn->guard_fd >= 0)
-		dup2(dev_null, conn->guard_fd);
+		dup3(dev_null, conn->guard_fd, O_CLOEXEC);
 }

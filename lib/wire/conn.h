@@ -75,8 +75,11 @@ enum conn_state {
 
 enum conn_state dbha__conn_state(const struct conn *conn);
 
-/* For a lease: libpq's blocking mode as applications expect it. And back. */
-void dbha__conn_set_blocking(struct conn *conn, bool blocking);
+/* For a lease: libpq's blocking mode, as applications expect it. */
+void dbha__conn_lend(struct conn *conn);
+
+/* And back, with what the application may have hooked into the connection taken out: it must not run for others. */
+void dbha__conn_take_back(struct conn *conn);
 
 /*
  * Shuts the socket down at once, so that whoever waits on it wakes up with an error. Any thread, while the caller makes

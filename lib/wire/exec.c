@@ -84,10 +84,12 @@ static void describe_error(struct attempt *attempt, const PGresult *result)
 
 /*
  * COPY needs a conversation that one call cannot hold. The protocol has no way back but to end it, and the connection goes
- * with it; nothing has been done.
+ * with it. COPY FROM has then done nothing. COPY TO has: the Sync went out in the same message, and its query may have been
+ * a writing one.
  */
 static void refuse_copy(struct conn *conn, struct attempt *attempt, PGresult *result)
 {
+	attempt->copied_out = PQresultStatus(result) != PGRES_COPY_IN;
 	PQclear(result);
 	dbha__conn_cut(conn);
 	attempt->end = ATTEMPT_ERROR;
@@ -135,6 +137,9 @@ static void judge_end(struct conn *conn, struct attempt *attempt)
 		lost(conn, attempt);
 	else if (broken)
 		attempt->end = ATTEMPT_FATAL;
+	/* What a pooler says when it loses its server, or goes itself, says nothing of the statement. */
+	if (!conn->direct && (attempt->end == ATTEMPT_FATAL || strncmp(attempt->sqlstate, "08", 2) == 0))
+		lost(conn, attempt);
 }
 
 static void timed_out(struct attempt *attempt)
@@ -174,6 +179,8 @@ static void begin_attempt(struct attempt *attempt)
 	attempt->end = ATTEMPT_OK;
 	attempt->result = NULL;
 	attempt->answered = false;
+	attempt->prepared_only = false;
+	attempt->copied_out = false;
 	attempt->sqlstate[0] = '\0';
 	attempt->message[0] = '\0';
 }
@@ -210,6 +217,15 @@ static void run_prepared(struct conn *conn, const dbha_request *rq, const char *
 		not_sent(conn, attempt);
 }
 
+/* Whatever became of a preparation, the statement itself was not sent. */
+static void never_executed(struct attempt *attempt)
+{
+	attempt->answered = false;
+	if (attempt->end == ATTEMPT_LOST || attempt->end == ATTEMPT_FATAL)
+		attempt->end = ATTEMPT_NOT_SENT;
+	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT;
+}
+
 /* True: the statement is prepared. False: `attempt` says why; the statement itself has not been sent. */
 static bool prepare(struct conn *conn, const dbha_request *rq, const char *name, int64_t deadline,
                     struct attempt *attempt)
@@ -226,9 +242,7 @@ static bool prepare(struct conn *conn, const dbha_request *rq, const char *name,
 		return true;
 	}
 	dbha__stmtcache_refused(conn->statements, name);
-	/* Whatever became of the Prepare, the statement was never executed. */
-	if (attempt->end == ATTEMPT_LOST || attempt->end == ATTEMPT_TIMEOUT)
-		attempt->end = ATTEMPT_NOT_SENT;
+	never_executed(attempt);
 	return false;
 }
 
@@ -244,11 +258,22 @@ bool dbha__exec_command(struct conn *conn, const char *sql, int64_t deadline)
 	return attempt.end == ATTEMPT_OK;
 }
 
-static void deallocate(struct conn *conn, const char *name, int64_t deadline)
+/* False: it took too long, or the connection is gone; `attempt` says so. That the server did not know the name is fine. */
+static bool deallocate(struct conn *conn, const char *name, int64_t deadline, struct attempt *attempt)
 {
-	char sql[48];
+	char sql[64];
 	snprintf(sql, sizeof sql, "DEALLOCATE %s", name);
-	dbha__exec_command(conn, sql, deadline);
+	begin_attempt(attempt);
+	if (PQsendQuery(conn->pg, sql))
+		collect(conn, deadline, attempt);
+	else
+		not_sent(conn, attempt);
+	PQclear(attempt->result);
+	attempt->result = NULL;
+	if (attempt->end == ATTEMPT_OK || attempt->end == ATTEMPT_ERROR)
+		return true;
+	never_executed(attempt);
+	return false;
 }
 
 /*
@@ -269,14 +294,15 @@ static bool must_prepare_anew(const struct attempt *attempt, const dbha_request 
 
 void dbha__exec(struct conn *conn, const dbha_request *rq, int64_t deadline, struct attempt *attempt)
 {
-	if (!conn->statements || (rq->flags & DBHA_UNPREPARED)) {
+	/* Behind a pooler a name may be somebody else's statement by the time it is executed. */
+	if (!conn->statements || !conn->direct || (rq->flags & DBHA_UNPREPARED)) {
 		run_unnamed(conn, rq, deadline, attempt);
 		return;
 	}
 	struct stmt stmt;
 	dbha__stmtcache_use(conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
-	if (stmt.evicted[0])
-		deallocate(conn, stmt.evicted, deadline);
+	if (stmt.evicted[0] && !deallocate(conn, stmt.evicted, deadline, attempt))
+		return;
 	if (stmt.advice == STMT_ONCE) {
 		run_unnamed(conn, rq, deadline, attempt);
 		return;
@@ -290,6 +316,6 @@ void dbha__exec(struct conn *conn, const dbha_request *rq, int64_t deadline, str
 	char name[sizeof stmt.evicted];
 	snprintf(name, sizeof name, "%s", stmt.name);
 	dbha__stmtcache_refused(conn->statements, stmt.name);
-	deallocate(conn, name, deadline);
-	run_unnamed(conn, rq, deadline, attempt);
+	if (deallocate(conn, name, deadline, attempt))
+		run_unnamed(conn, rq, deadline, attempt);
 }

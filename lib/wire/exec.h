@@ -15,6 +15,8 @@ struct attempt {
 	enum attempt_end end;
 	PGresult *result;           /* with ATTEMPT_OK, _ERROR and _FATAL; the caller's */
 	bool answered;              /* the statement's own result had come before the end */
+	bool prepared_only;         /* ATTEMPT_TIMEOUT while preparing: the statement itself was never sent */
+	bool copied_out;            /* ATTEMPT_ERROR: a COPY TO, refused by us after the server had begun with it */
 	char sqlstate[6];           /* "" where the server gave none */
 	char message[DBHA_WHY_MAX]; /* one line, the server's or libpq's; "" with ATTEMPT_OK */
 };

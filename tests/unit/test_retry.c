@@ -77,10 +77,10 @@ static const struct row rows[] = {
     /* Rejected as read-only: it goes where it belongs. */
     {ERROR("25006"), INSERT, DO(ELSEWHERE, SERVER), true, false},
     {ERROR("25006"), READ, DO(ELSEWHERE, SERVER), true, false},
-    {ERROR("57P03"), INSERT, DO(ELSEWHERE, SERVER), true, false},
-    {ERROR("53300"), INSERT, DO(ELSEWHERE, SERVER), true, false},
-    {ERROR("57P05"), INSERT, DO(HERE, SERVER), true, false},
-    {ERROR("26000"), INSERT, DO(HERE, SERVER), true, false},
+    {FATAL("57P03"), INSERT, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL("53300"), INSERT, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL("57P05"), INSERT, DO(HERE, SERVER), true, false},
+    {ERROR("26000"), INSERT, DO(REPORT, SERVER), true, false},
     /* Rolled back as a whole: again, if it was one transaction. */
     {ERROR("40001"), INSERT, DO(HERE, SERVER), true, false},
     {ERROR("40001"), READ, DO(HERE, SERVER), true, false},
@@ -90,32 +90,29 @@ static const struct row rows[] = {
     {ERROR("40P01"), CALL, DO(REPORT, SERVER), false, false},
     {ERROR_AFTER_ANSWER("40001"), INSERT, DO(HERE, SERVER), true, false},
     {ERROR_AFTER_ANSWER("40001"), CALL, DO(REPORT, SERVER), false, false},
-    {ERROR("57P01"), INSERT, DO(ELSEWHERE, SERVER), true, false},
-    {ERROR("57P01"), READ, DO(ELSEWHERE, SERVER), true, false},
-    {ERROR("57P01"), CALL, DO(REPORT, UNKNOWN), false, true},
-    {ERROR("25P03"), CALL, DO(REPORT, UNKNOWN), false, true},
-    /* After the answer of the statement only its commit was open. */
-    {ERROR_AFTER_ANSWER("57P01"), INSERT, DO(REPORT, UNKNOWN), false, true},
-    {ERROR_AFTER_ANSWER("57P01"), UPSERT, DO(ELSEWHERE, UNKNOWN), false, true},
-    {ERROR_AFTER_ANSWER("57P01"), READ, DO(ELSEWHERE, SERVER), true, false},
-    {ERROR_AFTER_ANSWER("57P01"), CALL, DO(REPORT, UNKNOWN), false, true},
-    {ERROR_AFTER_ANSWER("25P03"), INSERT, DO(REPORT, UNKNOWN), false, true},
-    {ERROR_AFTER_ANSWER("57P05"), INSERT, DO(REPORT, UNKNOWN), false, true},
-    {ERROR_AFTER_ANSWER("57P03"), INSERT, DO(REPORT, UNKNOWN), false, true},
-    {ERROR_AFTER_ANSWER("53300"), INSERT, DO(REPORT, UNKNOWN), false, true},
     {FATAL("57P01"), INSERT, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL("57P01"), READ, DO(ELSEWHERE, SERVER), true, false},
     {FATAL("57P01"), CALL, DO(REPORT, UNKNOWN), false, true},
+    {FATAL("25P03"), CALL, DO(REPORT, UNKNOWN), false, true},
+    /* After the answer of the statement only its commit was open. */
     {FATAL_AFTER_ANSWER("57P01"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("57P01"), UPSERT, DO(ELSEWHERE, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("57P01"), READ, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL_AFTER_ANSWER("57P01"), CALL, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("25P03"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("57P05"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("57P03"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL_AFTER_ANSWER("53300"), INSERT, DO(REPORT, UNKNOWN), false, true},
     {FATAL_AFTER_ANSWER("40001"), INSERT, DO(REPORT, UNKNOWN), false, true},
     {FATAL_AFTER_ANSWER("XX000"), INSERT, DO(REPORT, UNKNOWN), false, true},
-    {FATAL_AFTER_ANSWER("XX000"), READ, DO(REPORT, SERVER), true, false},
+    {FATAL_AFTER_ANSWER("XX000"), READ, DO(ELSEWHERE, SERVER), true, false},
     /* Nobody can say. */
     {FATAL("08P01"), INSERT, DO(REPORT, UNKNOWN), false, true},
-    {ERROR("57P02"), INSERT, DO(REPORT, UNKNOWN), false, true},
-    {ERROR("57P02"), READ, DO(ELSEWHERE, SERVER), true, false},
-    {ERROR("08006"), INSERT, DO(REPORT, UNKNOWN), false, true},
-    {ERROR("08006"), READ, DO(ELSEWHERE, SERVER), true, false},
-    {ERROR("40003"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL("57P02"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL("57P02"), READ, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL("08006"), INSERT, DO(REPORT, UNKNOWN), false, true},
+    {FATAL("08006"), READ, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL("40003"), INSERT, DO(REPORT, UNKNOWN), false, true},
     /* Ordinary errors are reported: the caller knows them, and they would come again. */
     {ERROR("23505"), INSERT, DO(REPORT, SERVER), true, false},
     {ERROR("23505"), UPSERT, DO(REPORT, SERVER), true, false},
@@ -164,36 +161,24 @@ static const char *const sqlstates[] = {
     "57014", "57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030", "P0001", "XX000",
 };
 
-/* Codes that a server gives before it begins with a statement. */
-static bool never_began(const char *sqlstate)
+/* Last words that a server says only before it begins with a statement, or while it can still roll it back. */
+static bool said_in_time(const char *sqlstate, bool atomic)
 {
-	static const char *const codes[] = {"25006", "26000", "53300", "57P03", "57P05"};
+	static const char *const codes[] = {"53300", "57P03", "57P05", "57P01", "25P03"};
 	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
 		if (strcmp(sqlstate, codes[i]) == 0)
-			return true;
+			return i < 3 || atomic;
 	return false;
 }
 
-/* Codes behind which a session lives on, so that what failed was rolled back. Not taken from the library's table. */
-static bool session_lives(const char *sqlstate)
-{
-	bool pooler = strncmp(sqlstate, "08", 2) == 0 && strcmp(sqlstate, "08P01") != 0;
-	return !pooler && strcmp(sqlstate, "40003") != 0 && strcmp(sqlstate, "25P03") != 0 &&
-	       (strncmp(sqlstate, "57P", 3) != 0 || strcmp(sqlstate, "57P04") == 0);
-}
-
-/* Whether it is certain that nothing was done. */
+/* Whether it is certain that nothing was done. Not taken from the library's table. */
 static bool certainly_not_done(enum attempt_end end, const char *sqlstate, bool answered, bool atomic)
 {
 	if (end == ATTEMPT_NO_CONNECTION || end == ATTEMPT_NOT_SENT)
 		return true;
-	if (end != ATTEMPT_ERROR)
-		return false;
-	if (never_began(sqlstate))
-		return !answered || session_lives(sqlstate);
-	if (!atomic)
-		return false;
-	return session_lives(sqlstate) || (!answered && (strcmp(sqlstate, "57P01") == 0 || strcmp(sqlstate, "25P03") == 0));
+	if (end == ATTEMPT_FATAL)
+		return !answered && said_in_time(sqlstate, atomic);
+	return end == ATTEMPT_ERROR && (atomic || strcmp(sqlstate, "25006") == 0);
 }
 
 static void check_combination(enum attempt_end end, const char *sqlstate, bool answered,
@@ -220,7 +205,7 @@ START_TEST(no_combination_does_anything_twice)
 	struct statement_facts facts = {.reads = _i & 1, .repeatable = _i & 2, .atomic = _i & 4};
 	for (size_t i = 0; i < sizeof sqlstates / sizeof sqlstates[0]; i++) {
 		check_combination(ATTEMPT_ERROR, sqlstates[i], answered, &facts);
-		check_combination(ATTEMPT_FATAL, sqlstates[i], true, &facts);
+		check_combination(ATTEMPT_FATAL, sqlstates[i], answered, &facts);
 	}
 	check_combination(ATTEMPT_OK, "", answered, &facts);
 	check_combination(ATTEMPT_LOST, "", answered, &facts);

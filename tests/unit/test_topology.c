@@ -56,6 +56,16 @@ struct script {
 #define PRIMARY_NAMED_TWICE(n, tl) ANSWER(n, tl, false, OURS, 1000 - 10000 * (n))
 
 static const struct script scripts[] = {
+    {"the first to answer after all were down does not decide alone whose cluster it is",
+     3,
+     {
+         {FAILED(0, UNREACHABLE), "down/unknown/1 unknown/unknown/1 unknown/unknown/1", "?@0", "node:0"},
+         {FAILED(1, UNREACHABLE), "down/unknown/1 down/unknown/1 unknown/unknown/1", "?@0", "node:1"},
+         {FAILED(2, UNREACHABLE), "down/unknown/1 down/unknown/1 down/unknown/1", "-@0", "node:2"},
+         {FOREIGN_PRIMARY(0, 7), "up/primary/1 down/unknown/1 down/unknown/1", "?@0", "node:0"},
+         {PRIMARY(1, 1), "up/primary/1 up/primary/1 down/unknown/1", "?@0", "node:1"},
+         {STANDBY(2, 1), "foreign/primary/1 up/primary/1 up/standby/1", "1@1", "primary:1 node:2 foreign:0"},
+     }},
     {"one server under two names is one primary",
      2,
      {
@@ -773,12 +783,21 @@ static void check_node(const struct where *where, const struct view *before, con
 	HOLDS(where, !node->fenced || before->nodes[i].fenced || node->generation > before->nodes[i].generation);
 }
 
+static bool anybody_answered(const struct view *view)
+{
+	bool answered = false;
+	for (int i = 0; i < view->n_nodes; i++)
+		answered = answered || view->nodes[i].seen_us >= 0;
+	return answered;
+}
+
 static void check_view(const struct where *where, const struct view *before, const struct view *after)
 {
 	HOLDS(where, after->version >= before->version);
 	HOLDS(where, routes_alike(before, after) || after->version > before->version);
 	HOLDS(where, after->timeline >= before->timeline);
-	HOLDS(where, after->settled || !before->settled);
+	/* Settling begins anew only if nobody had answered when it ended. */
+	HOLDS(where, after->settled || !before->settled || !anybody_answered(before));
 	HOLDS(where, after->settled || (after->primary < 0 && !after->split_brain));
 	HOLDS(where, !(after->split_brain && after->primary >= 0));
 	int primaries = 0;
