@@ -347,6 +347,35 @@ START_TEST(forks_while_other_threads_are_busy_hang_nobody_and_break_nothing)
 }
 END_TEST
 
+/* ---- what the parent has seen ------------------------------------------------------------------------------------ */
+
+static bool cannot_write(void *arg)
+{
+	dbha_error err;
+	int code = run(((struct family *)arg)->h, DBHA_WRITE, 1500, "INSERT INTO rows VALUES (666)", &err);
+	if (code != DBHA_ERR_NO_NODE)
+		fprintf(stderr, "in the child: %s\n", dbha_code_name(code));
+	return code == DBHA_ERR_NO_NODE;
+}
+
+/* Only the stale primary is left when the process forks: the child has never seen the higher timeline itself. */
+START_TEST(a_child_knows_the_timeline_that_its_parent_has_seen)
+{
+	struct family family = {.h = open_both("fenced")};
+	fetch(family.h, DBHA_WRITE, "SELECT 1");
+	cluster_do(&c, "kill 1");
+	cluster_do(&c, "promote 2");
+	fetch(family.h, DBHA_WRITE, "INSERT INTO rows VALUES (2) RETURNING id");
+	ck_assert_int_eq(cluster_status(family.h).timeline, 2);
+	cluster_do(&c, "start 1");
+	WAIT_FOR(node_status(family.h, 0).state == DBHA_STATE_FENCED, PATIENCE_MS);
+	cluster_do(&c, "kill 2");
+	ck_assert_int_eq(in_child(cannot_write, &family, true), 0);
+	ck_assert(cannot_write(&family));
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 666"), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("fork");
@@ -364,5 +393,8 @@ int main(void)
 	/* The sanitizers' own allocators are not made for it: a lock that another thread held at fork stays locked in the child. */
 	if (!SANITIZED)
 		ADD_TEST(suite, forks_while_other_threads_are_busy_hang_nobody_and_break_nothing, servers, NULL, 60);
+	if (CHILD_MAY_HAVE_THREADS)
+		ADD_TEST(suite, a_child_knows_the_timeline_that_its_parent_has_seen, servers, NULL,
+		         60); /* leaves node 2 dead */
 	return run_suite(suite, &c);
 }

@@ -334,7 +334,7 @@ START_TEST(behind_pgbouncer_roles_are_asked_for_and_no_session_is_changed)
 	for (int i = 0; i < 2; i++)
 		bouncers[i] = start_bouncer(2 - i, &ports[i]); /* the standby's first */
 	snprintf(url, sizeof url,
-	         "postgresql://app@127.0.0.1:%d,127.0.0.1:%d/app?statement_cache_size=0&probe_interval=100ms", ports[0],
+	         "postgresql://app@127.0.0.1:%d,127.0.0.1:%d/app?probe_interval=100ms", ports[0],
 	         ports[1]);
 	dbha *h = open_handle(url);
 	dbha_error err;
