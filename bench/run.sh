@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# run.sh: all benchmarks, on a cluster of their own, made for this and taken away at the end.
+#
+#   bench/run.sh BUILD_DIRECTORY [--quick] [--nodes N] [--out DIRECTORY]
+#
+# BUILD_DIRECTORY: configured and built there, e.g. mkdir build-bench && cd build-bench && ../configure CFLAGS="-O2 -g" && make.
+# --quick: shorter, for a look. --nodes: how many nodes the cluster has (1; the standbys of more take processor time
+# from both sides). --out: where the JSON of each program goes (BUILD_DIRECTORY/bench).
+#
+# The server runs with fsync off, on the same machine and over TCP on loopback: it shares the processors with the client, and a network
+# would hide what is measured here. Each program's head says how it measures and how to read it. The instruction counts need
+# valgrind and are left out, with a line that says so, where it is missing. About 4 minutes, with --quick one.
+set -euo pipefail
+export LC_ALL=C
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PGCLUSTER=$TOP/tests/cluster/pgcluster
+CLUSTER=
+
+die() {
+	echo "bench: $*" >&2
+	exit 1
+}
+
+clean_up() {
+	[ -z "$CLUSTER" ] || "$PGCLUSTER" destroy "$CLUSTER"
+}
+
+parse_arguments() {
+	[ $# -gt 0 ] && [ -d "$1" ] || die "usage: bench/run.sh BUILD_DIRECTORY [--quick] [--nodes N] [--out DIRECTORY]"
+	BUILD=$(cd "$1" && pwd)
+	QUICK=false NODES=1 OUT=$BUILD/bench
+	shift
+	while (($# > 0)); do
+		case $1 in
+		--quick) QUICK=true ;;
+		--nodes) NODES=${2:?} && shift ;;
+		--out) OUT=${2:?} && shift ;;
+		*) die "unknown argument $1" ;;
+		esac
+		shift
+	done
+}
+
+lengths() {
+	if $QUICK; then
+		SELECT=(--slices 40) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3)
+	else
+		SELECT=(--slices 300) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5)
+	fi
+}
+
+load() { # load WHEN
+	printf 'load average %s: %s\n' "$1" "$(cut -d' ' -f1-3 /proc/loadavg 2>/dev/null || echo unknown)"
+}
+
+run() { # run PROGRAM ARGUMENT...: the URL and --json are added
+	local program=$1
+	shift
+	printf '\n== %s\n' "$program"
+	"$BUILD/bench/$program" "$URL" "$@" --json "$OUT/$program.json"
+}
+
+main() {
+	parse_arguments "$@"
+	lengths
+	mkdir -p "$OUT"
+	"$TOP/bench/build.sh" "$BUILD"
+	trap clean_up EXIT
+	CLUSTER=$("$PGCLUSTER" create "$NODES" --set fsync=off --set max_connections=300)
+	URL=$("$PGCLUSTER" url "$CLUSTER")
+	load before
+	run prepared_select "${SELECT[@]}"
+	run acquire_release "${ACQUIRE[@]}"
+	run fairness "${FAIR[@]}"
+	printf '\n== instructions\n'
+	if command -v valgrind >/dev/null; then
+		"$TOP/bench/instructions.sh" "$BUILD" "$URL"
+	else
+		echo "valgrind is missing: not counted"
+	fi
+	load after
+}
+
+main "$@"
