@@ -27,7 +27,7 @@ clean_up() {
 }
 
 parse_arguments() {
-	[ $# -gt 0 ] && [ -d "$1" ] || die "usage: bench/run.sh BUILD_DIRECTORY [--quick] [--nodes N] [--out DIRECTORY]"
+	[ -d "${1:-}" ] || die "usage: bench/run.sh BUILD_DIRECTORY [--quick] [--nodes N] [--out DIRECTORY]"
 	BUILD=$(cd "$1" && pwd)
 	QUICK=false NODES=1 OUT=$BUILD/bench
 	shift
