@@ -132,21 +132,29 @@ static bool standby_says_no(const struct call *call, const struct attempt *attem
 	return false;
 }
 
+/* Whether another attempt could end no better. */
+static bool is_final(struct call *call, const struct attempt *attempt, const struct retry *retry)
+{
+	if (retry->action == RETRY_REPORT)
+		return true;
+	if (attempt->end != ATTEMPT_ERROR || strcmp(attempt->sqlstate, "25006") != 0)
+		return false;
+	/* Sent to a standby on purpose, and refused by this one before: no other has another answer. */
+	bool refused_before = call->on_standby && (call->avoid & 1u << call->last_node);
+	return refused_before || still_the_primary(call, call->last_node, dbha__clock_now());
+}
+
 /* Whether to go round again after a failure; if not, `retry` is what to report. */
 static bool goes_again(struct call *call, const struct attempt *attempt, const struct verdict *verdict,
                        const struct retry *retry)
 {
 	int node = call->last_node;
-	bool read_only = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "25006") == 0;
+	bool conflict = call->on_standby && strcmp(attempt->sqlstate, "40001") == 0; /* with recovery, of this standby */
 	if (standby_says_no(call, attempt))
 		call->intent = DBHA_WRITE;
-	else if (retry->action == RETRY_REPORT)
+	else if (is_final(call, attempt, retry))
 		return false;
-	else if (read_only && call->on_standby && (call->avoid & 1u << node))
-		return false; /* it was sent to a standby on purpose, and no other has another answer */
-	else if (read_only && still_the_primary(call, node, dbha__clock_now()))
-		return false;
-	else if (retry->action == RETRY_ELSEWHERE || (call->on_standby && strcmp(attempt->sqlstate, "40001") == 0))
+	else if (retry->action == RETRY_ELSEWHERE || conflict)
 		call->avoid |= 1u << node;
 	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name, attempt->message);
 	if (verdict->effect == EFFECT_UNKNOWN && call->intent != DBHA_READ)

@@ -115,13 +115,13 @@ static const char *find_sqlstate(const char *message)
 	return NULL;
 }
 
-static void copy_line(char *why, size_t size, const char *message)
+void dbha__conn_first_line(char *out, size_t size, const char *message)
 {
 	size_t length = strcspn(message, "\r\n");
 	if (length >= size)
 		length = size - 1;
-	memcpy(why, message, length);
-	why[length] = '\0';
+	memcpy(out, message, length);
+	out[length] = '\0';
 }
 
 static enum failure failure_of_sqlstate(const char *state)
@@ -143,7 +143,7 @@ enum failure dbha__conn_failure(const struct conn *conn, char *why, size_t size)
 		/* libpq has said nothing: the end of the stream was seen before it looked, or it is our own step that failed. */
 		message =
 		    conn->guard_fd < 0 ? "no file descriptor is left for the connection" : "the server closed the connection";
-	copy_line(why, size, message);
+	dbha__conn_first_line(why, size, message);
 	if (state)
 		return failure_of_sqlstate(state);
 	return PQconnectionNeedsPassword(conn->pg) ? FAILURE_REFUSED : FAILURE_UNREACHABLE;

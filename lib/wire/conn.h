@@ -57,6 +57,9 @@ enum conn_poll dbha__conn_poll(struct conn *conn);
 /* Why the connection failed or was lost, as a kind and as one line for people; never a password. */
 enum failure dbha__conn_failure(const struct conn *conn, char *why, size_t size);
 
+/* The first line of a message, without its end; libpq's have several. */
+void dbha__conn_first_line(char *out, size_t size, const char *message);
+
 /* libpq's socket, or -1. */
 int dbha__conn_fd(const struct conn *conn);
 

@@ -59,15 +59,6 @@ static enum waited wait_result(struct conn *conn, int64_t deadline)
 	return WAITED_READY;
 }
 
-static void copy_line(char *to, size_t size, const char *text)
-{
-	size_t length = strcspn(text, "\r\n");
-	if (length >= size)
-		length = size - 1;
-	memcpy(to, text, length);
-	to[length] = '\0';
-}
-
 static bool is_copy(const PGresult *result)
 {
 	ExecStatusType status = PQresultStatus(result);
@@ -78,8 +69,8 @@ static void describe_error(struct attempt *attempt, const PGresult *result)
 {
 	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-	copy_line(attempt->sqlstate, sizeof attempt->sqlstate, state ? state : "");
-	copy_line(attempt->message, sizeof attempt->message, message ? message : PQresultErrorMessage(result));
+	dbha__conn_first_line(attempt->sqlstate, sizeof attempt->sqlstate, state ? state : "");
+	dbha__conn_first_line(attempt->message, sizeof attempt->message, message ? message : PQresultErrorMessage(result));
 }
 
 /*
@@ -125,7 +116,7 @@ static void lost(struct conn *conn, struct attempt *attempt)
 	attempt->result = NULL;
 	attempt->end = ATTEMPT_LOST;
 	if (!attempt->message[0])
-		copy_line(attempt->message, sizeof attempt->message, PQerrorMessage(conn->pg));
+		dbha__conn_first_line(attempt->message, sizeof attempt->message, PQerrorMessage(conn->pg));
 }
 
 /* A connection that broke without a word from the server is a lost one; with a word, the word counts. */
@@ -194,7 +185,7 @@ static void not_sent(struct conn *conn, struct attempt *attempt)
 	bool dead = PQstatus(conn->pg) != CONNECTION_OK;
 	attempt->end = dead ? ATTEMPT_NOT_SENT : ATTEMPT_ERROR;
 	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "%s", dead ? "" : "22023");
-	copy_line(attempt->message, sizeof attempt->message, PQerrorMessage(conn->pg));
+	dbha__conn_first_line(attempt->message, sizeof attempt->message, PQerrorMessage(conn->pg));
 }
 
 static void run_unnamed(struct conn *conn, const dbha_request *rq, int64_t deadline, struct attempt *attempt)
