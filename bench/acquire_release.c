@@ -5,17 +5,18 @@
  *                       [--json FILE]
  *   acquire_release URL --once N --side hand|dbha       N pairs of one side and nothing else, for callgrind
  *
- * libpq has no pool. Beside the library stands the least a program can do without one (bench.h, a pool by hand: a mutex and a
- * stack of connections, a look at what comes back); two more lines say what the machine charges for the parts that
- * either is made of: an uncontended mutex, a reading of the monotonic clock. The pool by hand has no deadline, no order of arrival, no
- * routing, no lifetime, no counters and no closing: it is the floor, not a peer.
+ * libpq has no pool. Beside the library stands the least a program can do without one (bench.h, a pool by hand: a mutex
+ * and a stack of connections, a look at what comes back); two more lines say what the machine charges for the parts
+ * that either is made of: an uncontended mutex, a reading of the monotonic clock. The pool by hand has no deadline, no
+ * order of arrival, no routing, no lifetime, no counters and no closing: it is the floor, not a peer.
  *
- * Uncontended: one thread, batches of each kind in random order; the minimum is what the code costs, the median what it costs on
- * this machine as it is now. Contended: 2 and 8 threads on a pool of 8, so that nobody ever waits for a connection: what is
- * seen is the lock. Each does nothing but acquire and release, which no program does: it is the worst case. `ns a thread`
- * is the time between two acquires of the same thread; with more threads than processors most of it is waiting for a processor.
+ * Uncontended: one thread, batches of each kind in random order; the minimum is what the code costs, the median what it
+ * costs on this machine as it is now. Contended: 2 and 8 threads on a pool of 8, so that nobody ever waits for a
+ * connection: what is seen is the lock. Each does nothing but acquire and release, which no program does: it is the
+ * worst case. `ns a thread` is the time between two acquires of the same thread; with more threads than processors most
+ * of it is waiting for a processor.
  *
- * Rested: one acquire + release after 2 ms of idleness. A connection that has rested is looked at before it is
+ * Rested: one acquire + release after 12 ms of idleness. A connection that has rested is looked at before it is
  * handed out (one system call), and the caches have gone cold; the line by hand shows the latter alone.
  */
 #include "bench.h"
@@ -24,6 +25,7 @@
 #include <string.h>
 
 #define POOL_SIZE 8
+#define REST_MS   12
 
 static const char usage[] =
     "acquire_release URL [--batches 4000] [--batch 1000] [--threads 2,8] [--slices 20] [--slice-ms 100] [--seed N]\n"
@@ -133,11 +135,11 @@ static void rested(long times, uint64_t *random, FILE *json)
 		int order[2];
 		shuffle(order, 2, random);
 		for (int k = 0; k < 2; k++) {
-			sleep_ms(2);
+			sleep_ms(REST_MS);
 			series_add(&ns[order[k]], time_batch(kinds[order[k]].once, 1));
 		}
 	}
-	print_kinds("rested, 1 thread, one at a time", ns, 2, json);
+	print_kinds("rested for 12 ms, 1 thread, one at a time", ns, 2, json);
 }
 
 /* ---- several threads ------------------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /*
- * bench: what the benchmarks have in common: arguments, clocks, spreads, threads that start and stop together, and a pool
- * as one writes it by hand over libpq.
+ * bench: what the benchmarks have in common: arguments, clocks, spreads, threads that start and stop together, and a
+ * pool as one writes it by hand over libpq.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -104,15 +104,15 @@ struct crew {
 
 void crew_start(struct crew *crew, int n, uint64_t *random);
 
-/* One slice; returns the rate of all together, per second. cpu_each: CPU time of these threads (ns) per piece of work, or NULL. */
+/* One slice; returns the rate of all together, per second. cpu_each: CPU time of these threads per piece (ns), or NULL. */
 double crew_slice(struct crew *crew, work_function work, long ms, double *cpu_each);
 void crew_end(struct crew *crew);
 
 /* ---- a pool by hand -------------------------------------------------------------------------------------------- */
 
 /*
- * What one writes in an afternoon: a mutex, a condition variable, a stack of connections. It knows no deadline, no order of
- * arrival, no second node, and never replaces a connection that has died; it only looks at what comes back.
+ * What one writes in an afternoon: a mutex, a condition variable, a stack of connections. It knows no deadline, no
+ * order of arrival, no second node, and never replaces a connection that has died; it only looks at what comes back.
  */
 struct hand_pool {
 	pthread_mutex_t lock;

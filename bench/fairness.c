@@ -5,27 +5,29 @@
  *                [--json FILE]
  *
  * Each thread does the same for --seconds: acquire, one statement, release. All start together at a barrier. Two sides
- * alternate, in random order: `dbha`, and `hand`, a pool as one writes it over libpq (bench.h: a mutex, a condition variable, a
- * stack), which serves whoever comes first to the lock. Both pools are full of open connections before the start. `cold` is the
- * library once more with an empty pool, which has to make its connections while 200 threads wait.
+ * alternate, in random order: `dbha`, and `hand`, a pool as one writes it over libpq (bench.h: a mutex, a condition
+ * variable, a stack), which serves whoever comes first to the lock. Both pools are full of open connections before the
+ * start. `cold` is the library once more with an empty pool, which has to make its connections while 200 threads wait.
  *
- * A wait is the time a thread spends in acquire, as the thread itself sees it, from the barrier on, the first and the last
- * ones included. With everybody at the barrier at once the first round is uneven by arithmetic (25 wait for nothing, the last ones for
- * seven statements); served in order, all later waits are alike: (threads - pool) / pool statements. So the longest wait divided by
- * the mean wait is close to 1 for a queue and large for a free-for-all. The figure to reach: at most 1.5.
+ * A wait is the time a thread spends in acquire, as the thread itself sees it, from the barrier on, the first and the
+ * last ones included. With everybody at the barrier at once the first round is uneven by arithmetic (25 wait for
+ * nothing, the last ones for seven statements); served in order, all later waits are alike: (threads - pool) / pool
+ * statements. So the longest wait divided by the mean wait is close to 1 for a queue and large for a free-for-all. The
+ * figure to reach: at most 1.5.
  *
- * What is also in it: how long the machine takes to run a thread that was woken, and statements that take longer because the server
- * had no processor; both make the longest wait longer on a busy machine. `longest statement` shows the latter. A single pause of the machine lengthens one wait of
- * everybody; `p99.9 / mean` beside the longest tells one such pause from a pool that is unfair.
+ * What is also in it: how long the machine takes to run a thread that was woken, and statements that take longer
+ * because the server had no processor; both make the longest wait longer on a busy machine. `longest statement` shows
+ * the latter. A single pause of the machine lengthens one wait of everybody; `p99.9 / mean` beside the longest tells
+ * one such pause from a pool that is unfair.
  */
 #include "bench.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] =
-    "fairness URL [--threads 200] [--pool 25] [--seconds 5] [--rounds 3] [--sql \"SELECT pg_sleep(0.002)\"] [--seed N]\n"
-    "             [--json FILE]";
+static const char usage[] = "fairness URL [--threads 200] [--pool 25] [--seconds 5] [--rounds 3] [--sql \"SELECT "
+                            "pg_sleep(0.002)\"] [--seed N]\n"
+                            "             [--json FILE]";
 
 enum side {
 	DBHA,
@@ -44,7 +46,7 @@ static struct hand_pool pool;
 static struct thread_waits {
 	struct series us;
 	int64_t longest_statement;
-} *waits; /* one a thread */
+} * waits; /* one a thread */
 
 /* ---- one turn -------------------------------------------------------------------------------------------------- */
 
@@ -166,11 +168,12 @@ static struct outcome run_side(enum side side, int threads, long ms, uint64_t *r
 
 static void print_outcome(enum side side, int threads, const struct outcome *o, FILE *json, bool first)
 {
-	printf("    %s  served %d/%d, turns a thread %ld to %ld, %.0f /s; wait: mean %.2f ms, longest %.2f ms = %.2f x mean, "
-	       "p99.9 = %.2f x mean; longest first wait %.2f ms; longest statement %.2f ms\n",
-	       side_names[side], o->threads_served, threads, o->least, o->most, o->per_second, o->mean_us / 1000,
-	       o->longest_us / 1000, o->longest_us / o->mean_us, o->p999_us / o->mean_us, o->first_longest_us / 1000,
-	       o->longest_statement_us / 1000);
+	printf(
+	    "    %s  served %d/%d, turns a thread %ld to %ld, %.0f /s; wait: mean %.2f ms, longest %.2f ms = %.2f x mean, "
+	    "p99.9 = %.2f x mean; longest first wait %.2f ms; longest statement %.2f ms\n",
+	    side_names[side], o->threads_served, threads, o->least, o->most, o->per_second, o->mean_us / 1000,
+	    o->longest_us / 1000, o->longest_us / o->mean_us, o->p999_us / o->mean_us, o->first_longest_us / 1000,
+	    o->longest_statement_us / 1000);
 	fflush(stdout);
 	if (json)
 		fprintf(json,
@@ -212,8 +215,8 @@ static void run_rounds(int threads, long ms, long rounds, uint64_t *random, FILE
 
 int main(int argc, char **argv)
 {
-	static const char *const names[] = {"--threads", "--pool", "--seconds", "--rounds", "--sql",
-	                                    "--seed",    "--json", NULL};
+	static const char *const names[] = {"--threads", "--pool", "--seconds", "--rounds",
+	                                    "--sql",     "--seed", "--json",    NULL};
 	struct args args = {argc, argv};
 	url = args_url(&args, names, usage);
 	sql = args_text(&args, "--sql", "SELECT pg_sleep(0.002)");

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# instructions.sh BUILD_DIRECTORY URL: client instructions per statement and per acquire + release, with valgrind's callgrind.
+# instructions.sh BUILD_DIRECTORY URL: client instructions per statement and per acquire + release, with valgrind's
+# callgrind.
 #
-# Each program runs twice a side, with N and with 3 N turns of the same work; the difference divided by 2 N is one turn, so
-# that starting up, connecting and the table cancel out. Only the calling thread is counted: the library's background thread works
-# by the clock, not by the statement, and under valgrind the clock runs many times too fast for it. prepared_select prints its share.
+# Each program runs twice a side, with N and with 3 N turns of the same work; the difference divided by 2 N is one turn,
+# so that starting up, connecting and the table cancel out. Only the calling thread is counted: the library's background
+# thread works by the clock, not by the statement, and under valgrind the clock runs many times too fast for it.
+# prepared_select prints its share.
 #
-# How to read it. Instructions do not depend on what else the machine does; two runs agree within a few. They are not time: a system call
-# counts as one, and a locked instruction costs twenty. `dbha - libpq` is what the library adds to a statement in user space;
-# what it adds in system calls strace shows: strace -f -c.
+# How to read it. Instructions do not depend on what else the machine does; two runs agree within a few. They are not
+# time: a system call counts as one, and a locked instruction costs twenty. `dbha - libpq` is what the library adds to a
+# statement in user space; what it adds in system calls strace shows: strace -f -c.
 set -euo pipefail
 
 BUILD=${1:?build directory}

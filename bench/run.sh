@@ -3,13 +3,14 @@
 #
 #   bench/run.sh BUILD_DIRECTORY [--quick] [--nodes N] [--out DIRECTORY]
 #
-# BUILD_DIRECTORY: configured and built there, e.g. mkdir build-bench && cd build-bench && ../configure CFLAGS="-O2 -g" && make.
-# --quick: shorter, for a look. --nodes: how many nodes the cluster has (1; the standbys of more take processor time
-# from both sides). --out: where the JSON of each program goes (BUILD_DIRECTORY/bench).
+# BUILD_DIRECTORY: configured and built there, e.g. mkdir build-bench && cd build-bench && ../configure CFLAGS="-O2 -g"
+# && make. --quick: shorter, for a look. --nodes: how many nodes the cluster has (1; the standbys of more take processor
+# time from both sides). --out: where the JSON of each program goes (BUILD_DIRECTORY/bench).
 #
-# The server runs with fsync off, on the same machine and over TCP on loopback: it shares the processors with the client, and a network
-# would hide what is measured here. Each program's head says how it measures and how to read it. The instruction counts need
-# valgrind and are left out, with a line that says so, where it is missing. About 4 minutes, with --quick one.
+# The server runs with fsync off, on the same machine and over TCP on loopback: it shares the processors with the
+# client, and a network would hide what is measured here. Each program's head says how it measures and how to read it.
+# The instruction counts need valgrind and are left out, with a line that says so, where it is missing. About 4 minutes,
+# with --quick one.
 set -euo pipefail
 export LC_ALL=C
 
