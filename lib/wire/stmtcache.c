@@ -244,13 +244,3 @@ void dbha__stmtcache_refused(struct stmtcache *cache, const char *name)
 	unlink_lru(cache, i);
 	push_oldest(cache, i);
 }
-
-void dbha__stmtcache_clear(struct stmtcache *cache)
-{
-	for (int i = 0; i < cache->size; i++) {
-		if (!cache->entries[i].sql)
-			continue;
-		drop_from_bucket(cache, i);
-		free_entry(&cache->entries[i]);
-	}
-}

@@ -34,7 +34,4 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 void dbha__stmtcache_prepared(struct stmtcache *cache, const char *name);
 void dbha__stmtcache_refused(struct stmtcache *cache, const char *name);
 
-/* The server knows none of them any more (DISCARD ALL, another session behind a pooler). */
-void dbha__stmtcache_clear(struct stmtcache *cache);
-
 #endif

@@ -166,29 +166,6 @@ START_TEST(a_refused_statement_makes_room)
 	ck_assert_msg(stmt.evicted[0] == '\0', "%s had to go although a place was free", stmt.evicted);
 	ck_assert_int_eq((int)use(cache, "A").advice, STMT_PREPARED);
 	dbha__stmtcache_free(cache);
-}
-END_TEST
-
-START_TEST(a_cleared_cache_knows_nothing_and_deallocates_nothing)
-{
-	struct stmtcache *cache = dbha__stmtcache_new(3);
-	char names[3][24], again[24];
-	prepare(cache, "A", names[0]);
-	prepare(cache, "B", names[1]);
-	prepare(cache, "C", names[2]);
-	dbha__stmtcache_clear(cache);
-	for (const char *sql = "DEFGH"; *sql; sql++) {
-		char text[2] = {*sql, '\0'};
-		struct stmt stmt = use(cache, text);
-		ck_assert_int_eq((int)stmt.advice, STMT_ONCE);
-		ck_assert_str_eq(stmt.evicted, "");
-	}
-	prepare(cache, "A", again);
-	for (int i = 0; i < 3; i++)
-		ck_assert_str_ne(again, names[i]);
-	dbha__stmtcache_clear(cache);
-	dbha__stmtcache_clear(cache);
-	dbha__stmtcache_free(cache);
 	dbha__stmtcache_free(NULL);
 }
 END_TEST
@@ -263,11 +240,6 @@ static void compare_with_model(int size, uint64_t seed)
 			snprintf(model.entries[0].name, 24, "%s", stmt.name);
 			dbha__stmtcache_prepared(cache, model.entries[0].name);
 		}
-		if (dbha__rng_below(&rng, 1000) == 0) {
-			dbha__stmtcache_clear(cache);
-			model.n = 0;
-			memset(model.entries, 0, sizeof model.entries);
-		}
 	}
 	dbha__stmtcache_free(cache);
 }
@@ -294,7 +266,6 @@ int main(void)
 	tcase_add_test(tcase, a_cache_of_one_works);
 	tcase_add_test(tcase, a_refused_statement_begins_anew_under_another_name);
 	tcase_add_test(tcase, a_refused_statement_makes_room);
-	tcase_add_test(tcase, a_cleared_cache_knows_nothing_and_deallocates_nothing);
 	tcase_add_test(tcase, a_random_load_agrees_with_a_plain_list);
 	Suite *suite = suite_create("stmtcache");
 	suite_add_tcase(suite, tcase);
