@@ -135,14 +135,17 @@ static int *bucket_of(struct stmtcache *cache, uint64_t hash)
 	return &cache->buckets[(hash ^ (hash >> 32)) & (uint64_t)(cache->n_buckets - 1)];
 }
 
+static bool is_for(const struct entry *entry, const char *sql, int n_types, const unsigned *types)
+{
+	return entry->sql && entry->n_types == n_types && strcmp(entry->sql, sql) == 0 &&
+	       (n_types == 0 || memcmp(entry->types, types, (size_t)n_types * sizeof *types) == 0);
+}
+
 static int find(struct stmtcache *cache, uint64_t hash, const char *sql, int n_types, const unsigned *types)
 {
-	for (int i = *bucket_of(cache, hash); i != NONE; i = cache->entries[i].chain) {
-		const struct entry *entry = &cache->entries[i];
-		if (entry->hash == hash && entry->n_types == n_types && strcmp(entry->sql, sql) == 0 &&
-		    (n_types == 0 || memcmp(entry->types, types, (size_t)n_types * sizeof *types) == 0))
+	for (int i = *bucket_of(cache, hash); i != NONE; i = cache->entries[i].chain)
+		if (cache->entries[i].hash == hash && is_for(&cache->entries[i], sql, n_types, types))
 			return i;
-	}
 	return NONE;
 }
 
@@ -194,11 +197,18 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
                          struct stmt *out)
 {
 	int n_types = types ? n_params : 0;
+	out->evicted[0] = '\0';
+	out->name = "";
+	/* Many connections run one statement again and again. */
+	const struct entry *newest = &cache->entries[cache->newest];
+	if (is_for(newest, sql, n_types, types)) {
+		out->advice = newest->prepared ? STMT_PREPARED : STMT_PREPARE;
+		out->name = newest->name;
+		return;
+	}
 	size_t length = strlen(sql);
 	uint64_t hash = hash_statement(sql, length, n_types, types);
 	int i = find(cache, hash, sql, n_types, types);
-	out->evicted[0] = '\0';
-	out->name = "";
 	if (i == NONE) {
 		out->advice = STMT_ONCE;
 		i = replace_oldest(cache, hash, sql, length, out->evicted);
