@@ -8,6 +8,7 @@
 int dbha__view_init(struct view_holder *holder, int n_nodes)
 {
 	holder->closed = false;
+	atomic_init(&holder->write_way, 0);
 	holder->current = malloc(sizeof *holder->current);
 	if (!holder->current)
 		return ENOMEM;
@@ -26,6 +27,14 @@ void dbha__view_fini(struct view_holder *holder)
 	dbha__mutex_fini(&holder->lock);
 }
 
+static uint64_t write_way(const struct view *view)
+{
+	if (!view->settled || view->split_brain || view->primary < 0)
+		return 0;
+	const struct node_view *node = &view->nodes[view->primary];
+	return node->role == DBHA_ROLE_PRIMARY ? node->generation << 8 | (uint64_t)(view->primary + 1) : 0;
+}
+
 bool dbha__view_publish(struct view_holder *holder, const struct view *view)
 {
 	struct shared_view *fresh = malloc(sizeof *fresh);
@@ -37,6 +46,9 @@ bool dbha__view_publish(struct view_holder *holder, const struct view *view)
 	dbha__mutex_lock(&holder->lock);
 	struct shared_view *old = holder->current;
 	holder->current = fresh;
+	uint64_t way = write_way(view);
+	if (atomic_load_explicit(&holder->write_way, memory_order_relaxed) != way)
+		atomic_store_explicit(&holder->write_way, way, memory_order_release);
 	if (old->view.version != fresh->view.version)
 		dbha__cond_broadcast(&holder->changed);
 	dbha__mutex_unlock(&holder->lock);
@@ -102,4 +114,5 @@ void dbha__view_reset_after_fork(struct view_holder *holder, int n_nodes)
 	empty.system_identifier = holder->current->view.system_identifier;
 	if (!dbha__view_publish(holder, &empty))
 		holder->current->view = empty;
+	atomic_store_explicit(&holder->write_way, 0, memory_order_release);
 }

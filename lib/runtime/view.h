@@ -22,6 +22,11 @@ struct view_holder {
 	struct cond changed;
 	struct shared_view *current; /* never NULL between init and fini */
 	bool closed;
+	/*
+	 * Where a write goes while there is one undisputed primary: its generation, shifted left by 8, and its index + 1; 0: look
+	 * at the view. Read by every statement, so it has a cache line that changes only with the cluster.
+	 */
+	_Alignas(64) _Atomic uint64_t write_way;
 };
 
 /* 0, or an errno. The first view knows nothing of n_nodes nodes. */
