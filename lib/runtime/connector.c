@@ -138,6 +138,7 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	struct dbha_conn *slot = attempt->slot;
 	attempt->slot = NULL;
 	slot->conn = dbha__dial_take(&attempt->dial);
+	slot->conn->patrolled = true;
 	slot->pool = pool;
 	slot->handle = connector->handle;
 	slot->node_name = connector->world.config->nodes[node].name;
@@ -191,6 +192,16 @@ static void maintain(struct connector *connector, int64_t now)
 	connector->maintain_us = now + MAINTAIN_US;
 }
 
+/* Ends the waits that have no timer of their own, see struct conn. */
+static void patrol(struct connector *connector, int64_t now)
+{
+	connector->patrol_us = now + CONN_PATROL_US;
+	for (int i = 0; i < connector->world.config->n_nodes; i++) {
+		int64_t next = dbha__pool_patrol(&connector->world.pools[i], now);
+		connector->patrol_us = next < connector->patrol_us ? next : connector->patrol_us;
+	}
+}
+
 int dbha__connector_count(const struct connector *connector)
 {
 	return connector->n_attempts;
@@ -210,6 +221,8 @@ int64_t dbha__connector_step(struct connector *connector, int64_t now, const str
 {
 	if (now >= connector->maintain_us)
 		maintain(connector, now);
+	if (now >= connector->patrol_us)
+		patrol(connector, now);
 	int64_t wake = step_attempts(connector, now, items);
 	int before = connector->n_attempts;
 	for (int i = 0; i < connector->world.config->n_nodes; i++) {
@@ -219,6 +232,7 @@ int64_t dbha__connector_step(struct connector *connector, int64_t now, const str
 	}
 	if (connector->n_attempts != before)
 		wake = now; /* the new ones' sockets are not in the poll set yet */
+	wake = connector->patrol_us < wake ? connector->patrol_us : wake;
 	return connector->maintain_us < wake ? connector->maintain_us : wake;
 }
 

@@ -32,6 +32,7 @@ struct connector {
 	int failures[CONFIG_NODES_MAX];          /* in a row */
 	int64_t not_before_us[CONFIG_NODES_MAX]; /* the pause after a failure */
 	int64_t maintain_us;                     /* when old connections are looked for next */
+	int64_t patrol_us;                       /* when waits beyond their deadline are looked for next */
 	struct rng rng;
 };
 

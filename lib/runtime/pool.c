@@ -375,6 +375,26 @@ static void cut_used(struct pool *pool)
 			cut(slot);
 }
 
+int64_t dbha__pool_patrol(struct pool *pool, int64_t now)
+{
+	int64_t next = now + CONN_PATROL_US;
+	dbha__mutex_lock(&pool->lock);
+	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next) {
+		int64_t until = atomic_load_explicit(&slot->conn->wait_until_us, memory_order_relaxed);
+		if (!slot->used || until == 0)
+			continue;
+		if (until <= now) {
+			/* A call that ends just now does not give the connection back for use: see dbha__pool_release. */
+			atomic_store_explicit(&slot->conn->overdue, true, memory_order_release);
+			cut(slot);
+		} else if (until < next) {
+			next = until;
+		}
+	}
+	dbha__mutex_unlock(&pool->lock);
+	return next;
+}
+
 void dbha__pool_cut_movable(struct pool *pool)
 {
 	dbha__mutex_lock(&pool->lock);

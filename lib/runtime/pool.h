@@ -44,20 +44,23 @@ struct dbha_conn {
 struct waiter;
 
 struct pool {
-	struct mutex lock;
-	const char *name; /* of the node */
-	struct pool_limits limits;
-	bool open;
-	bool stopped; /* for good */
+	/* What every acquire and release touches lies in two cache lines, which travel from processor to processor. */
+	_Alignas(64) struct mutex lock;
+	struct dbha_conn *idle_newest;
+	struct waiter *first;
 	uint64_t generation;
 	struct pool_counts counts;
 	_Atomic int in_use; /* counts.used, for those who route without the lock */
+	bool open;
+	bool stopped; /* for good */
+	struct dbha_conn *idle_oldest;
+	struct stats *stats;
+	struct waiter *last;
 	struct dbha_conn *all;
-	struct dbha_conn *idle_newest, *idle_oldest;
-	struct waiter *first, *last;
+	const char *name; /* of the node */
+	struct pool_limits limits;
 	int64_t connect_failed_us; /* when a connect failed last; 0: the last one was made */
 	char connect_why[DBHA_WHY_MAX];
-	struct stats *stats;
 };
 
 int dbha__pool_init(struct pool *pool, const char *name, const struct pool_limits *limits, struct stats *stats);
@@ -111,6 +114,12 @@ void dbha__pool_connect_failed(struct pool *pool, const char *why, int64_t now);
 
 /* Takes out what has been idle or alive too long, or was closed by the server: a list for dbha__pool_dispose. */
 struct dbha_conn *dbha__pool_expired(struct pool *pool, int64_t now);
+
+/*
+ * The patrol: cuts the connections whose users wait for an answer beyond their deadline. Returns when to come again, at most
+ * CONN_PATROL_US from now.
+ */
+int64_t dbha__pool_patrol(struct pool *pool, int64_t now);
 
 /* ---- for the monitor ---------------------------------------------------------------------------------------- */
 

@@ -6,6 +6,7 @@
 #ifndef DBHA_WIRE_CONN_H
 #define DBHA_WIRE_CONN_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +26,14 @@ struct conn {
 	 * another thread at once; what a second thread shuts down must be this one, which only dbha__conn_close closes.
 	 */
 	int guard_fd;
+	/*
+	 * Arming and disarming the timer of poll(2) costs half a microsecond, as much as all the rest of the library's work on a
+	 * statement. So a long wait on a connection that is patrolled has no timer: wait_until_us says when the wait has to
+	 * end (0: nobody waits), and whoever patrols the pool (dbha__pool_patrol) then sets `overdue` and cuts the connection.
+	 */
+	bool patrolled;
+	_Atomic int64_t wait_until_us;
+	_Atomic bool overdue;
 	bool direct;         /* the backend is the one libpq was told of: no pooler shares it with others */
 	bool read_only_set;  /* we have set default_transaction_read_only for this session */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
@@ -35,6 +44,9 @@ struct conn {
 		IDENTITY_REFUSED,
 	} identity; /* how far the answer to the identity query has come */
 };
+
+/* A patrol comes by at least this often; it is relied on for what ends later than two of them from now. */
+#define CONN_PATROL_US ((int64_t)1000000)
 
 enum conn_poll {
 	CONN_WANT_READ,

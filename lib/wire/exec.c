@@ -15,11 +15,27 @@ enum waited {
 	WAITED_TIMEOUT,
 };
 
+/* Without a timer: at the deadline the patrol cuts the connection, which ends the wait. */
+static enum waited wait_patrolled(struct conn *conn, struct pollfd *item, int64_t deadline)
+{
+	int n;
+	atomic_store_explicit(&conn->wait_until_us, deadline, memory_order_relaxed);
+	do
+		n = poll(item, 1, -1);
+	while (n < 0 && errno == EINTR);
+	atomic_store_explicit(&conn->wait_until_us, 0, memory_order_relaxed);
+	if (atomic_load_explicit(&conn->overdue, memory_order_acquire))
+		return WAITED_TIMEOUT;
+	return n > 0 ? WAITED_READY : WAITED_BROKEN;
+}
+
 static enum waited wait_socket(struct conn *conn, short events, int64_t deadline)
 {
 	struct pollfd item = {.fd = PQsocket(conn->pg), .events = events};
 	if (item.fd < 0)
 		return WAITED_BROKEN;
+	if (conn->patrolled && deadline - dbha__clock_coarse() > 2 * CONN_PATROL_US)
+		return wait_patrolled(conn, &item, deadline);
 	for (;;) {
 		int64_t now = dbha__clock_now();
 		if (now >= deadline)

@@ -347,6 +347,32 @@ START_TEST(a_statement_ends_with_its_deadline)
 }
 END_TEST
 
+/* A long wait has no timer of its own: the background thread ends it. */
+START_TEST(a_long_wait_ends_with_its_deadline_too)
+{
+	dbha *h = open_one("application_name=long_wait");
+	dbha_error err;
+	int64_t best = INT64_MAX;
+	for (int i = 0; i < 3; i++) {
+		int64_t began = now_ms();
+		ASSERT_CODE(run(h, i ? DBHA_WRITE : DBHA_READ, 2400 + 300 * i, "SELECT pg_sleep(60)", &err), TIMEOUT, err);
+		int64_t late = now_ms() - began - (2400 + 300 * i);
+		ck_assert_int_ge(late, -20); /* the coarse clock's tick */
+		best = late < best ? late : best;
+		ck_assert_str_eq(err.sqlstate, "57014");
+	}
+	ck_assert_int_le(best, SLACK_MS);
+	WAIT_FOR(cluster_count(&c, 1,
+	                       "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'long_wait' AND "
+	                       "state = 'active' AND query LIKE '%%pg_sleep(60)%%'") == 0,
+	         3000);
+	/* What ends in time is left alone, and its connection serves on. */
+	int pid = atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()"));
+	fetch(h, DBHA_WRITE, "SELECT pg_sleep(2.5)");
+	ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
+}
+END_TEST
+
 START_TEST(a_write_at_its_deadline_has_an_unknown_outcome_and_is_not_repeated)
 {
 	dbha *h = open_one(NULL);
@@ -532,6 +558,7 @@ int main(void)
 	ADD_TEST(suite, copy_is_refused_with_advice, servers, NULL, 30);
 	ADD_TEST(suite, notices_print_nothing, servers, NULL, 30);
 	ADD_TEST(suite, a_statement_ends_with_its_deadline, servers, NULL, 30);
+	ADD_TEST(suite, a_long_wait_ends_with_its_deadline_too, servers, NULL, 60);
 	ADD_TEST(suite, a_write_at_its_deadline_has_an_unknown_outcome_and_is_not_repeated, servers, NULL, 30);
 	ADD_TEST(suite, what_timed_out_does_not_go_on_running_on_the_server, servers, NULL, 30);
 	ADD_TEST(suite, misuse_is_refused, servers, NULL, 30);

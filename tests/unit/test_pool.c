@@ -646,6 +646,40 @@ START_TEST(a_claim_takes_what_is_wanted_and_no_more_than_asked)
 }
 END_TEST
 
+/* ---- patrol ------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_patrol_ends_the_waits_that_are_overdue)
+{
+	struct bench bench;
+	setup(&bench, &wide);
+	struct link links[4];
+	for (int i = 0; i < 4; i++)
+		links[i] = connect_one(&bench, 0);
+	/* The last is idle; nobody waits on what is idle, whatever it says. */
+	static const int64_t until[4] = {5000, 5001, 0, 1};
+	for (int i = 0; i < 3; i++) {
+		links[i].slot = dbha__pool_try(&bench.pool, 1, 100);
+		ck_assert_ptr_nonnull(links[i].slot);
+	}
+	links[3].slot = bench.pool.idle_newest;
+	for (int i = 0; i < 4; i++)
+		atomic_store(&links[i].slot->conn->wait_until_us, until[i]);
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 4999), 5000);
+	for (int i = 0; i < 4; i++)
+		ck_assert(!links[i].slot->cut && !atomic_load(&links[i].slot->conn->overdue));
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 5000), 5001);
+	for (int i = 0; i < 4; i++)
+		ck_assert(links[i].slot->cut == (i == 0) && atomic_load(&links[i].slot->conn->overdue) == (i == 0));
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 5001), 5001 + CONN_PATROL_US);
+	/* The result may have come in the last moment: the connection is not lent again all the same. */
+	dispose(dbha__pool_release(&bench.pool, links[0].slot, true, 5002));
+	dispose(dbha__pool_release(&bench.pool, links[1].slot, true, 5002));
+	ck_assert_ptr_null(dbha__pool_release(&bench.pool, links[2].slot, true, 5002));
+	ck_assert_uint_eq(bench.stats.closed_broken, 2);
+	teardown(&bench);
+}
+END_TEST
+
 /* ---- expiry ------------------------------------------------------------------------------------------------- */
 
 START_TEST(what_is_too_old_or_idle_too_long_is_taken_out)
@@ -1027,6 +1061,7 @@ static TCase *make_tests(void)
 	tcase_add_test(tcase, a_failed_connect_leaves_who_can_wait_for_another_connection);
 	tcase_add_test(tcase, a_long_reason_is_cut);
 	tcase_add_test(tcase, a_claim_takes_what_is_wanted_and_no_more_than_asked);
+	tcase_add_test(tcase, a_patrol_ends_the_waits_that_are_overdue);
 	tcase_add_test(tcase, what_is_too_old_or_idle_too_long_is_taken_out);
 	tcase_add_loop_test(tcase, a_stop_sends_everybody_away, 0, 2);
 	tcase_add_test(tcase, a_stop_returns_what_is_idle);
