@@ -16,9 +16,9 @@ struct call {
 	dbha *h;
 	dbha_intent intent;
 	int64_t timeout_us;
-	int64_t began_us; /* these three by dbha__call_set_deadline; 0 before */
+	int64_t began_us; /* these two by dbha__call_set_deadline; 0 before */
 	int64_t deadline;
-	uint64_t ticket;
+	uint64_t ticket; /* taken when it has to wait; 0 before */
 	uint32_t avoid;  /* nodes that have failed this call, see struct route_query */
 	int pauses;      /* backoffs taken */
 	bool on_standby; /* the last connection was to a standby */
@@ -30,8 +30,8 @@ struct call {
 };
 
 /*
- * Begins. timeout_ms: 0 takes call_timeout. The deadline is set, and the place in the order of arrival taken, by
- * dbha__call_set_deadline, before anything that may block: what finds an idle connection needs neither.
+ * Begins. timeout_ms: 0 takes call_timeout. The deadline is set by dbha__call_set_deadline before anything that may block,
+ * and the place in the order of arrival is taken where a connection has to be waited for.
  */
 void dbha__call_begin(struct call *call, dbha *h, dbha_intent intent, int timeout_ms);
 

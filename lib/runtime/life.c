@@ -48,11 +48,12 @@ static int init_parts(dbha *h)
 
 dbha *dbha__life_new(const struct config *config, dbha_error *err)
 {
-	dbha *h = calloc(1, sizeof *h);
+	dbha *h = aligned_alloc(_Alignof(dbha), sizeof *h);
 	if (!h) {
 		dbha__fail(err, DBHA_ERR_MEMORY, "out of memory while opening a handle");
 		return NULL;
 	}
+	memset(h, 0, sizeof *h);
 	if (dbha__config_copy(&h->config, config, err) != DBHA_OK) {
 		free(h);
 		return NULL;

@@ -25,8 +25,8 @@
 
 struct dbha {
 	struct config config;
-	_Atomic int refs;
-	_Atomic bool closed;
+	_Alignas(64) _Atomic int refs; /* written by every call: not on the line of what is only read */
+	_Alignas(64) _Atomic bool closed;
 	_Atomic bool started;
 	_Atomic unsigned fork_generation; /* of the process it runs in */
 	_Atomic uint64_t next_ticket;     /* order of arrival of calls */
@@ -38,7 +38,7 @@ struct dbha {
 	struct view_holder view;
 	struct events events;
 	struct stats handle_stats; /* what concerns no single node */
-	struct stats stats[CONFIG_NODES_MAX];
+	_Alignas(64) struct stats stats[CONFIG_NODES_MAX];
 	struct pool pools[CONFIG_NODES_MAX];
 	struct monitor monitor;
 	struct connector connector;
