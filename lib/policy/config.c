@@ -113,6 +113,8 @@ int dbha__config_read_options(struct config_options *out, const struct config_in
 	for (int i = 0; rc == DBHA_OK && (option = dbha__option_at(i)); i++) {
 		char env[OPTION_ENV_MAX];
 		struct found found = find_option(input, option, env);
+		if (!found.value)
+			found.value = dbha__option_of_profile(option, out->probe_profile);
 		if (found.value)
 			rc = dbha__option_parse(option, found.value, found.origin, out, err);
 	}
@@ -369,6 +371,18 @@ static bool is_ours(const char *keyword)
 	       dbha__option_find(keyword);
 }
 
+/*
+ * The system's own keepalives come after two hours, and data that nobody acknowledges is given up after a quarter of an
+ * hour. With these a connection whose peer is gone without a word ends within 16 s (Linux asks after 10 s and again each 3 s, and
+ * gives up at the first time beyond tcp_user_timeout), and a network that was away for less is survived.
+ */
+static const char *const keepalives[][2] = {
+    {"keepalives_idle", "10"},
+    {"keepalives_interval", "3"},
+    {"keepalives_count", "3"},
+    {"tcp_user_timeout", "15000"},
+};
+
 static int add_missing(struct config_pairs *out, const char *keyword, const char *value, dbha_error *err)
 {
 	return dbha__pairs_get(out, keyword) ? DBHA_OK : dbha__pairs_set(out, keyword, value, err);
@@ -385,6 +399,8 @@ static int read_pairs(struct config_pairs *out, const struct config_input *input
 	}
 	if (rc == DBHA_OK)
 		rc = add_missing(out, "fallback_application_name", "dbha", err);
+	for (size_t i = 0; rc == DBHA_OK && i < sizeof keepalives / sizeof keepalives[0]; i++)
+		rc = add_missing(out, keepalives[i][0], keepalives[i][1], err);
 	if (rc == DBHA_OK)
 		rc = dbha__pairs_set(out, "target_session_attrs", "any", err);
 	return rc;

@@ -26,6 +26,11 @@ enum target {
 	TARGET_PREFER_STANDBY,
 };
 
+enum probe_profile {
+	PROBE_NORMAL,
+	PROBE_AGGRESSIVE,
+};
+
 /* One keyword and its value, for libpq. */
 struct config_pair {
 	char *keyword;
@@ -52,6 +57,7 @@ struct config_options {
 	int pool_max_idle_ms;
 	int pool_max_lifetime_ms; /* 0: no limit */
 	int pool_max_connecting;
+	int probe_profile; /* an enum probe_profile */
 	int probe_interval_ms;
 	int probe_interval_fast_ms;
 	int probe_timeout_ms;
@@ -112,8 +118,8 @@ int dbha__config_read_options(struct config_options *out, const struct config_in
 
 /*
  * Everything. Refuses values out of range and values that contradict each other. What libpq is to get has
- * fallback_application_name and target_session_attrs=any added: the latter because libpq would otherwise take one from
- * PGTARGETSESSIONATTRS or the service file and refuse nodes we mean to use. On failure out holds nothing.
+ * fallback_application_name, keepalives and target_session_attrs=any added: the last because libpq would otherwise take one
+ * from PGTARGETSESSIONATTRS or the service file and refuse nodes we mean to use. On failure out holds nothing.
  */
 int dbha__config_init(struct config *out, const struct config_input *input, dbha_error *err);
 

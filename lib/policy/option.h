@@ -32,6 +32,9 @@ struct option {
 const struct option *dbha__option_at(int index);
 const struct option *dbha__option_find(const char *name);
 
+/* What a profile makes of an option that nobody has set; NULL: nothing, its default stays. */
+const char *dbha__option_of_profile(const struct option *option, int profile);
+
 /* The environment variable of an option: DBHA_CALL_TIMEOUT. */
 void dbha__option_env(const struct option *option, char name[OPTION_ENV_MAX]);
 

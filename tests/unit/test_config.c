@@ -345,7 +345,8 @@ START_TEST(libpq_gets_the_rest_and_nothing_of_ours)
 	ck_assert_str_eq(pair(&config, "sslmode"), "require");
 	ck_assert_str_eq(pair(&config, "fallback_application_name"), "dbha");
 	ck_assert_str_eq(pair(&config, "target_session_attrs"), "any");
-	ck_assert_int_eq(config.n_pairs, 5);
+	ck_assert_str_eq(pair(&config, "tcp_user_timeout"), "15000");
+	ck_assert_int_eq(config.n_pairs, 9);
 	ck_assert_int_eq(config.options.target_session_attrs, TARGET_STANDBY);
 	ck_assert_int_eq(config.options.connect_timeout_ms, 3000);
 	dbha__config_fini(&config);
@@ -357,6 +358,33 @@ START_TEST(a_given_fallback_name_stays)
 	struct config config;
 	build(&config, WORDS("fallback_application_name", "mine"), DBHA_OK, NULL);
 	ck_assert_str_eq(pair(&config, "fallback_application_name"), "mine");
+	dbha__config_fini(&config);
+}
+END_TEST
+
+START_TEST(keepalives_that_are_set_stay)
+{
+	struct config config;
+	build(&config, WORDS("tcp_user_timeout", "0", "keepalives_idle", "77"), DBHA_OK, NULL);
+	ck_assert_str_eq(pair(&config, "tcp_user_timeout"), "0");
+	ck_assert_str_eq(pair(&config, "keepalives_idle"), "77");
+	ck_assert_str_eq(pair(&config, "keepalives_interval"), "3");
+	ck_assert_str_eq(pair(&config, "keepalives_count"), "3");
+	dbha__config_fini(&config);
+}
+END_TEST
+
+START_TEST(a_profile_moves_defaults_and_nothing_else)
+{
+	struct config config;
+	build(&config, WORDS("probe_profile", "aggressive"), DBHA_OK, NULL);
+	ck_assert_int_eq(config.options.probe_interval_ms, 250);
+	ck_assert_int_eq(config.options.probe_timeout_ms, 200);
+	ck_assert_int_eq(config.options.probe_failures, 3);
+	dbha__config_fini(&config);
+	build(&config, WORDS("probe_profile", "aggressive", "probe_timeout", "300ms"), DBHA_OK, NULL);
+	ck_assert_int_eq(config.options.probe_interval_ms, 250);
+	ck_assert_int_eq(config.options.probe_timeout_ms, 300);
 	dbha__config_fini(&config);
 }
 END_TEST
@@ -483,7 +511,7 @@ START_TEST(options_can_be_listed)
 		ck_assert(info->name && info->type && info->default_value && info->accepted && info->text);
 		seen = seen || strcmp(info->name, "retry_backoff_max") == 0;
 	}
-	ck_assert_int_eq(n, 20);
+	ck_assert_int_eq(n, 21);
 	ck_assert(seen);
 }
 END_TEST
@@ -757,6 +785,8 @@ static TCase *policy_case(void)
 	tcase_add_test(tcase, a_long_host_keeps_its_end_and_its_port);
 	tcase_add_test(tcase, libpq_gets_the_rest_and_nothing_of_ours);
 	tcase_add_test(tcase, a_given_fallback_name_stays);
+	tcase_add_test(tcase, keepalives_that_are_set_stay);
+	tcase_add_test(tcase, a_profile_moves_defaults_and_nothing_else);
 	tcase_add_test(tcase, a_copy_shares_nothing);
 	tcase_add_test(tcase, pairs_replace_and_keep_order);
 	return tcase;
