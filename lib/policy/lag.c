@@ -24,22 +24,43 @@ void dbha__lag_sample(struct lag_history *history, int64_t at_us, uint64_t lsn)
 	history->samples[history->n++] = (struct lag_sample){at_us, lsn};
 }
 
-int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn)
+/* The newest sample that was taken by `seen_us`, or the oldest of all. */
+static int newest_by(const struct lag_history *history, int64_t seen_us)
 {
-	if (history->n == 0)
-		return -1;
-	const struct lag_sample *newest = &history->samples[history->n - 1];
-	for (int i = history->n - 1; i >= 0; i--)
-		if (history->samples[i].lsn <= lsn)
-			return (newest->at_us - history->samples[i].at_us) / 1000;
-	/* Behind everything that is remembered: at least as old as the oldest sample, if there is more than one. */
-	return history->n > 1 ? (newest->at_us - history->samples[0].at_us) / 1000 : -1;
+	int newest = history->n - 1;
+	while (newest > 0 && history->samples[newest].at_us > seen_us)
+		newest--;
+	return newest;
 }
 
-int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn)
+int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn, int64_t seen_us)
 {
 	if (history->n == 0)
 		return -1;
-	uint64_t newest = history->samples[history->n - 1].lsn;
+	int newest = newest_by(history, seen_us);
+	const struct lag_sample *samples = history->samples;
+	for (int i = newest; i >= 0; i--)
+		if (samples[i].lsn <= lsn)
+			return (samples[newest].at_us - samples[i].at_us) / 1000;
+	/* Behind everything that is remembered: at least as old as the oldest sample, if there is more than one. */
+	return newest > 0 ? (samples[newest].at_us - samples[0].at_us) / 1000 : -1;
+}
+
+int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn, int64_t seen_us)
+{
+	if (history->n == 0)
+		return -1;
+	uint64_t newest = history->samples[newest_by(history, seen_us)].lsn;
 	return newest > lsn ? (int64_t)(newest - lsn) : 0;
+}
+
+bool dbha__lag_behind(bool was, int64_t lag_ms, int max_lag_ms, bool has_primary)
+{
+	if (max_lag_ms == 0)
+		return false;
+	if (lag_ms < 0)
+		return has_primary || was;
+	/* 0 of three quarters of a millisecond would never be reached by less than 1. */
+	int64_t limit = was ? (int64_t)max_lag_ms - max_lag_ms / 4 : max_lag_ms;
+	return lag_ms > limit;
 }

@@ -8,6 +8,7 @@
 #ifndef DBHA_POLICY_LAG_H
 #define DBHA_POLICY_LAG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define LAG_SAMPLES_MAX 256
@@ -30,8 +31,19 @@ struct lag_history {
  */
 void dbha__lag_sample(struct lag_history *history, int64_t at_us, uint64_t lsn);
 
-/* The lag of a standby that has replayed up to `lsn`; -1 where no sample is known. */
-int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn);
-int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn);
+/*
+ * The lag of a standby that had replayed up to `lsn` when it was asked at `seen_us`; -1 where no sample is known. It is held
+ * against what was known of the primary at that time: what the primary has written since is no lag of a standby that
+ * was not asked since. Exact to the time between two samples.
+ */
+int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn, int64_t seen_us);
+int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn, int64_t seen_us);
+
+/*
+ * Whether a standby is too far behind for reads. A lag that is not known (-1) is too much, except while there is no primary:
+ * then nobody is known to be ahead, and the verdict stays as it was. Who was behind has to come down to three quarters of
+ * the limit, so that a lag near the limit does not send the readers to and fro. max_lag_ms 0: never.
+ */
+bool dbha__lag_behind(bool was, int64_t lag_ms, int max_lag_ms, bool has_primary);
 
 #endif

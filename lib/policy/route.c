@@ -52,16 +52,6 @@ const char *dbha__route_wanted(const struct route_query *query)
 	return "any node";
 }
 
-/*
- * Over the limit, or not known (-1). The latter does not count while there is no primary: then nobody is known to be ahead,
- * and a standby is all there is.
- */
-static bool lags(const struct view *view, const struct node_view *node, int max_lag_ms)
-{
-	bool unknown = node->lag_ms < 0 && view->primary >= 0;
-	return max_lag_ms > 0 && (unknown || node->lag_ms > max_lag_ms);
-}
-
 static bool avoided(const struct route_query *query, int i)
 {
 	return query->avoid & (1u << i);
@@ -70,7 +60,7 @@ static bool avoided(const struct route_query *query, int i)
 static bool serves_reads(const struct view *view, const struct route_query *query, int i)
 {
 	const struct node_view *node = &view->nodes[i];
-	return node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && !lags(view, node, query->max_lag_ms);
+	return node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && !(query->max_lag_ms > 0 && node->behind);
 }
 
 /*

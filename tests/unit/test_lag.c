@@ -10,6 +10,7 @@
 
 #define SAMPLES 8
 #define SECOND  1000000
+#define NOW     INT64_MAX /* the standby was asked after the last sample */
 
 /* Samples (second, LSN), then a standby's position and its lag. n: how many samples are kept. */
 static const struct row {
@@ -76,8 +77,8 @@ START_TEST(lag_is_read_from_the_history)
 	struct lag_history history = {.n = 0};
 	for (int i = 0; i < row->n_samples; i++)
 		dbha__lag_sample(&history, row->samples[i].second * SECOND, row->samples[i].lsn);
-	int64_t lag_ms = dbha__lag_ms(&history, row->replayed);
-	int64_t lag_bytes = dbha__lag_bytes(&history, row->replayed);
+	int64_t lag_ms = dbha__lag_ms(&history, row->replayed, NOW);
+	int64_t lag_bytes = dbha__lag_bytes(&history, row->replayed, NOW);
 	ck_assert_msg(lag_ms == row->lag_ms, "%s: %lld ms, expected %lld", row->name, (long long)lag_ms,
 	              (long long)row->lag_ms);
 	ck_assert_msg(lag_bytes == row->lag_bytes, "%s: %lld bytes, expected %lld", row->name, (long long)lag_bytes,
@@ -94,8 +95,8 @@ START_TEST(a_standby_behind_all_that_is_remembered_is_not_called_level)
 {
 	struct lag_history history = {.n = 0};
 	dbha__lag_sample(&history, 10 * SECOND, 0x5000000000);
-	ck_assert_int_eq(dbha__lag_bytes(&history, 0x1000000000), 0x4000000000);
-	ck_assert_int_ne(dbha__lag_ms(&history, 0x1000000000), 0);
+	ck_assert_int_eq(dbha__lag_bytes(&history, 0x1000000000, NOW), 0x4000000000);
+	ck_assert_int_ne(dbha__lag_ms(&history, 0x1000000000, NOW), 0);
 }
 END_TEST
 
@@ -106,11 +107,49 @@ START_TEST(a_cut_off_standby_lags_more_with_every_sample)
 	int64_t before = 0;
 	for (int i = 1; i < 5000; i++) {
 		dbha__lag_sample(&history, (int64_t)i * SECOND, 1000 + (uint64_t)i * 100);
-		int64_t now = dbha__lag_ms(&history, 1000);
+		int64_t now = dbha__lag_ms(&history, 1000, NOW);
 		ck_assert_msg(now > before, "after %d samples: %lld ms, before %lld", i, (long long)now, (long long)before);
 		before = now;
 	}
 	ck_assert_int_eq(before, 4999000);
+}
+END_TEST
+
+/* What the primary writes between the standby's last probe and its next one is not held against it. */
+START_TEST(a_standby_is_judged_by_the_time_it_was_asked)
+{
+	struct lag_history history = {.n = 0};
+	dbha__lag_sample(&history, 10 * SECOND, 1000);
+	dbha__lag_sample(&history, 11 * SECOND, 2000);
+	dbha__lag_sample(&history, 12 * SECOND, 3000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 2500, 11 * SECOND + 1), 0);
+	ck_assert_int_eq(dbha__lag_bytes(&history, 2500, 11 * SECOND + 1), 0);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1900, 11 * SECOND), 1000);
+	ck_assert_int_eq(dbha__lag_bytes(&history, 1900, 11 * SECOND), 100);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1900, 12 * SECOND), 2000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1000, 9 * SECOND), 0);
+	ck_assert_int_eq(dbha__lag_ms(&history, 900, 9 * SECOND), -1);
+}
+END_TEST
+
+static const struct behind_row {
+	bool was;
+	int64_t lag_ms;
+	int max_lag_ms;
+	bool has_primary;
+	bool is;
+} behind_rows[] = {
+    {false, 1000, 1000, true, false}, {false, 1001, 1000, true, true},  {true, 1000, 1000, true, true},
+    {true, 751, 1000, true, true},    {true, 750, 1000, true, false},   {true, 0, 1000, true, false},
+    {false, -1, 1000, true, true},    {true, -1, 1000, true, true},     {false, -1, 1000, false, false},
+    {true, -1, 1000, false, true},    {false, 1001, 1000, false, true}, {true, 9999, 0, true, false},
+    {true, -1, 0, true, false},       {true, 1, 1, true, false},        {true, 2, 1, true, true},
+};
+
+START_TEST(who_is_behind_has_to_come_back_some_way)
+{
+	const struct behind_row *row = &behind_rows[_i];
+	ck_assert_int_eq(dbha__lag_behind(row->was, row->lag_ms, row->max_lag_ms, row->has_primary), row->is);
 }
 END_TEST
 
@@ -119,8 +158,8 @@ START_TEST(while_there_is_no_primary_lag_stands_still)
 	struct lag_history history = {.n = 0};
 	dbha__lag_sample(&history, 10 * SECOND, 1000);
 	dbha__lag_sample(&history, 11 * SECOND, 2000);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1000), 1000);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1000), 1000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1000, NOW), 1000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1000, NOW), 1000);
 	ck_assert_int_eq(history.n, 2);
 }
 END_TEST
@@ -146,10 +185,10 @@ START_TEST(a_full_history_gets_coarser_and_reaches_as_far)
 			ck_abort_msg("after %d samples the oldest is of second %lld", i,
 			             (long long)history.samples[0].at_us / SECOND);
 		int dense = i < LAG_SAMPLES_MAX / 2 - 1 ? i : LAG_SAMPLES_MAX / 2 - 1;
-		if (dbha__lag_ms(&history, 1000 + (uint64_t)(i - dense)) != (int64_t)dense * 1000)
+		if (dbha__lag_ms(&history, 1000 + (uint64_t)(i - dense), NOW) != (int64_t)dense * 1000)
 			ck_abort_msg("after %d samples the newest half has gaps", i);
 	}
-	ck_assert_int_eq(dbha__lag_ms(&history, 1000), 99999000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1000, NOW), 99999000);
 }
 END_TEST
 
@@ -177,7 +216,7 @@ START_TEST(thinning_never_flatters)
 		while (all[newest].lsn > replayed)
 			newest--;
 		int64_t truth = (at - all[newest].at_us) / 1000;
-		int64_t told = dbha__lag_ms(&history, replayed);
+		int64_t told = dbha__lag_ms(&history, replayed, NOW);
 		if (told < truth)
 			ck_abort_msg("seed %llu, sample %d: %lld ms, but it is %lld", (unsigned long long)seed, i, (long long)told,
 			             (long long)truth);
@@ -203,7 +242,7 @@ START_TEST(failovers_keep_the_order)
 			lsn += dbha__rng_below(&rng, 2) * dbha__rng_below(&rng, 5000);
 		dbha__lag_sample(&history, (int64_t)(i + 1) * 1000, lsn);
 		check_order(&history);
-		if (dbha__lag_ms(&history, lsn) != 0 || dbha__lag_bytes(&history, lsn) != 0)
+		if (dbha__lag_ms(&history, lsn, NOW) != 0 || dbha__lag_bytes(&history, lsn, NOW) != 0)
 			ck_abort_msg("seed %llu, sample %d: the primary itself lags", (unsigned long long)seed, i);
 	}
 }
@@ -216,6 +255,8 @@ int main(void)
 	tcase_add_loop_test(tcase, lag_is_read_from_the_history, 0, sizeof rows / sizeof rows[0]);
 	tcase_add_test(tcase, a_standby_behind_all_that_is_remembered_is_not_called_level);
 	tcase_add_test(tcase, a_cut_off_standby_lags_more_with_every_sample);
+	tcase_add_test(tcase, a_standby_is_judged_by_the_time_it_was_asked);
+	tcase_add_loop_test(tcase, who_is_behind_has_to_come_back_some_way, 0, sizeof behind_rows / sizeof behind_rows[0]);
 	tcase_add_test(tcase, while_there_is_no_primary_lag_stands_still);
 	tcase_add_test(tcase, a_full_history_gets_coarser_and_reaches_as_far);
 	tcase_add_test(tcase, thinning_never_flatters);

@@ -15,7 +15,8 @@
 
 /*
  * nodes: one word each. Role: P primary, S standby, N not known. State: u up, s suspect, q silent, d down, t starting,
- * f full, r refused, x fenced, o foreign, n unknown. Then: "!" its sessions are read-only, "+900" it lags 900 ms.
+ * f full, r refused, x fenced, o foreign, n unknown. Then: "!" its sessions are read-only, "+900" it lags 900 ms and is
+ * behind, with more than 500.
  */
 struct scene {
 	const char *nodes;
@@ -154,7 +155,7 @@ static struct view view_of(const struct scene *scene)
 			if (*mark == '!')
 				node->read_only = true;
 			else if (*mark == '+')
-				node->lag_ms = strtol(mark + 1, NULL, 10);
+				node->behind = (node->lag_ms = strtol(mark + 1, NULL, 10)) > 500;
 		}
 		word += length;
 	}
