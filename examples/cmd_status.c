@@ -37,6 +37,7 @@ static bool answers(const dbha_node_status *node)
 	case DBHA_STATE_REFUSED:
 	case DBHA_STATE_FENCED:
 	case DBHA_STATE_FOREIGN:
+	case DBHA_STATE_DISK_FULL:
 		return true;
 	case DBHA_STATE_UNKNOWN:
 	case DBHA_STATE_SUSPECT:

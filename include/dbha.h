@@ -65,7 +65,7 @@ typedef enum dbha_code {
 } dbha_code;
 
 #define DBHA_NODE_NAME_MAX 136 /* "host:port" or "/socket/directory:port", with its terminating NUL */
-#define DBHA_MESSAGE_MAX 840
+#define DBHA_MESSAGE_MAX   840
 
 /*
  * What went wrong. Owned by the caller, of fixed size, written by every call that fails; no call allocates to report
@@ -281,11 +281,7 @@ DBHA_API void dbha_release(dbha_conn *conn);
 /* ---------------------------------------------------------------------------------------------------------------
  * Seen from inside
  */
-typedef enum dbha_role {
-	DBHA_ROLE_UNKNOWN = 0,
-	DBHA_ROLE_PRIMARY = 1,
-	DBHA_ROLE_STANDBY = 2
-} dbha_role;
+typedef enum dbha_role { DBHA_ROLE_UNKNOWN = 0, DBHA_ROLE_PRIMARY = 1, DBHA_ROLE_STANDBY = 2 } dbha_role;
 
 /* State of a node: name, number, the word that dbha_state_name gives, one sentence. Numbers are never used again. */
 #define DBHA_STATE_MAP(XX)                                                                                             \
@@ -298,7 +294,8 @@ typedef enum dbha_role {
 	XX(FULL, 6, "full", "every connection slot of the server is in use (53300)")                                       \
 	XX(REFUSED, 7, "refused", "the server refuses us: password, pg_hba.conf, database or role")                        \
 	XX(FENCED, 8, "fenced", "a primary of a lower timeline than the cluster has been seen on: never written to")       \
-	XX(FOREIGN, 9, "foreign", "a server of another cluster (another system identifier)")
+	XX(FOREIGN, 9, "foreign", "a server of another cluster (another system identifier)")                               \
+	XX(DISK_FULL, 10, "disk-full", "answers, but a statement has just failed there for want of disk space (53100)")
 
 typedef enum dbha_state {
 #define DBHA_XX(name, number, word, text) DBHA_STATE_##name = number,
@@ -437,10 +434,10 @@ typedef enum dbha_event_kind {
 /* Something that happened to the cluster. The caller sets `size`. */
 typedef struct dbha_event {
 	size_t size;
-	int32_t kind;       /* a dbha_event_kind */
-	int32_t node;       /* index of the node, or -1 */
-	uint32_t timeline;  /* the cluster's, after it */
-	int64_t unix_us;    /* wall clock, microseconds since 1970 */
+	int32_t kind;         /* a dbha_event_kind */
+	int32_t node;         /* index of the node, or -1 */
+	uint32_t timeline;    /* the cluster's, after it */
+	int64_t unix_us;      /* wall clock, microseconds since 1970 */
 	int64_t monotonic_us; /* CLOCK_MONOTONIC, for durations */
 	char text[DBHA_WHY_MAX];
 } dbha_event;

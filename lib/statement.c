@@ -222,6 +222,8 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	if (attempt.end == ATTEMPT_OK)
 		return true;
 
+	if (strcmp(attempt.sqlstate, "53100") == 0)
+		dbha__monitor_report(&h->monitor, node, FAILURE_DISK_FULL, attempt.message);
 	if (verdict.alarm)
 		dbha__monitor_alarm(&h->monitor);
 	/* A read that has turned into a write is judged as one. */

@@ -27,15 +27,25 @@ bool dbha__topology_usable(const struct node_view *node)
 		return false;
 	/*
 	 * FULL and REFUSED concern new connections: a server that is full or has a new password still serves those that are
-	 * open, and leaving it for that would be a failover for nothing.
+	 * open. One without disk space still reads, and some writes fit. Leaving it for that would be a failover for nothing.
 	 */
 	return node->state == DBHA_STATE_UP || node->state == DBHA_STATE_SUSPECT || node->state == DBHA_STATE_FULL ||
-	       node->state == DBHA_STATE_REFUSED;
+	       node->state == DBHA_STATE_REFUSED || node->state == DBHA_STATE_DISK_FULL;
 }
 
 static void set_why(struct node_view *node, const char *why)
 {
 	snprintf(node->why, sizeof node->why, "%s", why ? why : "");
+}
+
+/* Whether what was reported of a node still holds although it answers. */
+static bool still_troubled(const struct node_view *node, const struct observation *o)
+{
+	if (node->trouble == FAILURE_NONE || o->at_us - node->trouble_us >= TROUBLE_HOLD_US)
+		return false;
+	bool shown =
+	    node->state == DBHA_STATE_FULL || node->state == DBHA_STATE_REFUSED || node->state == DBHA_STATE_DISK_FULL;
+	return shown && (node->trouble == FAILURE_DISK_FULL || o->kept);
 }
 
 /*
@@ -48,7 +58,12 @@ static void take_answer(struct node_view *node, const struct observation *o, str
 		node->generation++;
 		add_event(events, DBHA_EVENT_RESTARTED, o->node);
 	}
-	node->state = DBHA_STATE_UP;
+	/* The reason stays with the state. */
+	if (!still_troubled(node, o)) {
+		node->trouble = FAILURE_NONE;
+		node->state = DBHA_STATE_UP;
+		set_why(node, NULL);
+	}
 	enum dbha_role role = o->in_recovery ? DBHA_ROLE_STANDBY : DBHA_ROLE_PRIMARY;
 	if (o->timeline || node->role != role)
 		node->timeline = o->timeline;
@@ -62,7 +77,6 @@ static void take_answer(struct node_view *node, const struct observation *o, str
 	node->latency_us = o->latency_us;
 	node->seen_us = o->at_us;
 	node->silences = 0;
-	set_why(node, NULL);
 }
 
 static enum dbha_state state_after(const struct node_view *node, enum failure failure, int probe_failures)
@@ -79,6 +93,8 @@ static enum dbha_state state_after(const struct node_view *node, enum failure fa
 		return DBHA_STATE_FULL;
 	case FAILURE_REFUSED:
 		return DBHA_STATE_REFUSED;
+	case FAILURE_DISK_FULL:
+		return DBHA_STATE_DISK_FULL;
 	case FAILURE_UNREACHABLE:
 	case FAILURE_NONE:
 		break;
@@ -93,6 +109,10 @@ static void take_failure(struct node_view *node, const struct observation *o, in
 		node->silences++;
 	else if (o->failure != FAILURE_LOST)
 		node->silences = 0;
+	if (o->failure == FAILURE_FULL || o->failure == FAILURE_REFUSED || o->failure == FAILURE_DISK_FULL) {
+		node->trouble = o->failure;
+		node->trouble_us = o->at_us;
+	}
 	enum dbha_state was = node->state;
 	node->state = state_after(node, o->failure, probe_failures);
 	/* A node that never answered has nothing to be suspected of: its first silence is all that is known. */
@@ -187,16 +207,30 @@ static void raise_timeline(struct view *view)
 	}
 }
 
+static void say_why_fenced(struct node_view *node, uint32_t timeline)
+{
+	if (node->timeline)
+		snprintf(
+		    node->why, sizeof node->why,
+		    "a primary on timeline %u, but the cluster is on timeline %u: never written to; rejoin it with pg_rewind",
+		    (unsigned)node->timeline, (unsigned)timeline);
+	else
+		snprintf(
+		    node->why, sizeof node->why,
+		    "a primary whose timeline this role may not read (pg_walfile_name), in a cluster on timeline %u: it may be "
+		    "stale, so it is never written to",
+		    (unsigned)timeline);
+}
+
 /*
  * A primary below the cluster's timeline is stale, whether it answers or not. The generation goes up once, so that every
- * connection to it is shut down. A timeline that the role of the probe may not read (0) cannot be judged.
+ * connection to it is shut down. One whose timeline may not be read (0), while that of others could be, might be.
  */
 static void judge_fence(struct view *view, struct topology_events *events)
 {
 	for (int i = 0; i < view->n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
-		bool stale =
-		    node->role == DBHA_ROLE_PRIMARY && node->timeline && node->timeline < view->timeline && !node->foreign;
+		bool stale = node->role == DBHA_ROLE_PRIMARY && node->timeline < view->timeline && !node->foreign;
 		if (stale && !node->fenced) {
 			node->generation++;
 			add_event(events, DBHA_EVENT_FENCED, i);
@@ -204,10 +238,7 @@ static void judge_fence(struct view *view, struct topology_events *events)
 		node->fenced = stale;
 		if (stale && node->state == DBHA_STATE_UP) {
 			node->state = DBHA_STATE_FENCED;
-			snprintf(node->why, sizeof node->why,
-			         "a primary on timeline %u, but the cluster is on timeline %u: never written to; rejoin it with "
-			         "pg_rewind",
-			         (unsigned)node->timeline, (unsigned)view->timeline);
+			say_why_fenced(node, view->timeline);
 		}
 	}
 }

@@ -29,6 +29,7 @@ enum failure {
 	FAILURE_STARTING,    /* 57P03 */
 	FAILURE_FULL,        /* 53300 */
 	FAILURE_REFUSED,     /* 28xxx, 3D000 and the like: it is alive and does not want us */
+	FAILURE_DISK_FULL,   /* 53100, met by a statement */
 };
 
 /* What one probe of one node found, or why it found nothing. */
@@ -38,6 +39,7 @@ struct observation {
 	enum failure failure;
 	const char *why; /* of a failure, for people; borrowed; may be NULL */
 	/* The rest is of an answer. What the role of the probe may not read is 0. */
+	bool kept; /* over a connection that was open: whether the server lets in new ones it does not tell */
 	bool in_recovery;
 	bool read_only; /* default_transaction_read_only is on */
 	uint64_t system_identifier;
@@ -46,6 +48,12 @@ struct observation {
 	int64_t started_us; /* pg_postmaster_start_time(), unix us */
 	int64_t latency_us;
 };
+
+/*
+ * A trouble that does not keep the node from answering probes over an open connection (FULL, REFUSED, DISK_FULL) is shown until
+ * this long after the last report of it, or until it is disproved.
+ */
+#define TROUBLE_HOLD_US ((int64_t)5000000)
 
 /* One node as last seen. */
 struct node_view {
@@ -59,12 +67,15 @@ struct node_view {
 	uint64_t lsn;
 	uint64_t system_identifier;
 	int64_t started_us;
-	int64_t latency_us;  /* -1: never answered */
-	int64_t seen_us;     /* monotonic, of the last answer; -1: never */
-	int64_t lag_ms;      /* -1: not known */
-	int64_t lag_bytes;   /* -1: not known */
-	int silences;        /* probes without an answer, in a row */
-	uint64_t generation; /* connections of an older one are closed; goes up at a restart and at fencing */
+	int64_t latency_us;   /* -1: never answered */
+	int64_t seen_us;      /* monotonic, of the last answer; -1: never */
+	int64_t lag_ms;       /* -1: not known */
+	int64_t lag_bytes;    /* -1: not known */
+	bool behind;          /* it lags by more than max_lag, see dbha__lag_behind */
+	enum failure trouble; /* see TROUBLE_HOLD_US; FAILURE_NONE: there is none */
+	int64_t trouble_us;   /* when it was reported last */
+	int silences;         /* probes without an answer, in a row */
+	uint64_t generation;  /* connections of an older one are closed; goes up at a restart and at fencing */
 	char why[DBHA_WHY_MAX];
 };
 

@@ -147,13 +147,17 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	connector->failures[node] = 0;
 	connector->not_before_us[node] = 0;
 	STATS_ADD(&connector->world.stats[node], connects, 1);
+	dbha__monitor_open_door(connector->monitor, node, &attempt->dial.observation, now);
 	dbha__pool_dispose(dbha__pool_connected(pool, slot, now));
 }
 
 static void failed(struct connector *connector, struct connect_attempt *attempt, int64_t now)
 {
-	/* A full server is not a dead one; anything else the monitor should look into. */
-	if (attempt->dial.observation.failure != FAILURE_FULL)
+	enum failure failure = attempt->dial.observation.failure;
+	/* A server that lets nobody new in is not a dead one; anything else the monitor should look into. */
+	if (failure == FAILURE_FULL || failure == FAILURE_REFUSED)
+		dbha__monitor_closed_door(connector->monitor, attempt->node, failure, attempt->dial.why, now);
+	else
 		dbha__monitor_alarm(connector->monitor);
 	count_failure(connector, attempt->node, attempt->dial.why, now);
 }

@@ -1,6 +1,7 @@
 #include "monitor.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "clock.h"
@@ -39,6 +40,7 @@ void dbha__monitor_fini(struct monitor *monitor)
 		dbha__dial_drop(&monitor->probes[i].dial);
 		dbha__conn_close(monitor->probes[i].conn);
 		monitor->probes[i].conn = NULL;
+		free(atomic_exchange(&monitor->reports[i], NULL));
 	}
 }
 
@@ -46,6 +48,17 @@ void dbha__monitor_alarm(struct monitor *monitor)
 {
 	if (!atomic_exchange_explicit(&monitor->alarmed, true, memory_order_relaxed))
 		dbha__wake_signal(monitor->world.wake);
+}
+
+void dbha__monitor_report(struct monitor *monitor, int node, enum failure failure, const char *why)
+{
+	struct report *report = malloc(sizeof *report);
+	if (!report)
+		return; /* the next one will be seen */
+	report->failure = failure;
+	snprintf(report->why, sizeof report->why, "%s", why);
+	free(atomic_exchange(&monitor->reports[node], report));
+	dbha__wake_signal(monitor->world.wake);
 }
 
 /* ---- when ------------------------------------------------------------------------------------------------- */
@@ -77,10 +90,14 @@ static int64_t pause_of(struct monitor *monitor, const struct probe *probe, int6
 	return jittered(monitor, pause < most ? pause : most);
 }
 
-static void rest(struct monitor *monitor, struct probe *probe, int64_t now)
+/* A suspect that let its time pass is asked again at once: the silence has paced it, and others wait for the verdict. */
+static void rest(struct monitor *monitor, int i, int64_t now)
 {
+	struct probe *probe = &monitor->probes[i];
+	const struct node_view *node = &monitor->view.nodes[i];
+	bool urgent = node->state == DBHA_STATE_SUSPECT && node->silences > 0;
 	probe->phase = PROBE_RESTING;
-	probe->due_us = now + pause_of(monitor, probe, now);
+	probe->due_us = urgent ? now : now + pause_of(monitor, probe, now);
 }
 
 /* A node that cannot be connected to keeps its pause, however many ask: between two dials, up to DIAL_PAUSE_MAX_MS. */
@@ -149,11 +166,6 @@ static void publish(struct monitor *monitor, const struct topology_events *event
 		publish_event(monitor, &events->list[i]);
 }
 
-static bool is_behind(const struct node_view *node, int max_lag_ms)
-{
-	return node->lag_ms < 0 || node->lag_ms > max_lag_ms;
-}
-
 static void update_lag(struct monitor *monitor, int64_t now)
 {
 	struct view *view = &monitor->view;
@@ -162,13 +174,14 @@ static void update_lag(struct monitor *monitor, int64_t now)
 	int max_lag_ms = monitor->world.config->options.max_lag_ms;
 	for (int i = 0; i < view->n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
-		bool was_behind = is_behind(node, max_lag_ms);
 		bool standby = node->role == DBHA_ROLE_STANDBY && node->lsn;
 		bool primary = i == view->primary;
-		node->lag_ms = standby ? dbha__lag_ms(&monitor->lag, node->lsn) : primary ? 0 : -1;
-		node->lag_bytes = standby ? dbha__lag_bytes(&monitor->lag, node->lsn) : primary ? 0 : -1;
-		if (max_lag_ms > 0 && was_behind != is_behind(node, max_lag_ms))
+		node->lag_ms = standby ? dbha__lag_ms(&monitor->lag, node->lsn, node->seen_us) : primary ? 0 : -1;
+		node->lag_bytes = standby ? dbha__lag_bytes(&monitor->lag, node->lsn, node->seen_us) : primary ? 0 : -1;
+		bool behind = standby && dbha__lag_behind(node->behind, node->lag_ms, max_lag_ms, view->primary >= 0);
+		if (behind != node->behind)
 			view->version++; /* a read may be waiting for just this */
+		node->behind = behind;
 	}
 }
 
@@ -222,9 +235,10 @@ static void dial(struct monitor *monitor, int i, const struct addresses *address
 {
 	struct probe *probe = &monitor->probes[i];
 	const struct config *config = monitor->world.config;
-	struct dial_plan plan = {.config = config, .node = &config->nodes[i]};
+	struct dial_plan plan = {.config = config, .node = &config->nodes[i], .reach_us = probe->deadline - now};
+	int64_t limit = now + ms_to_us(config->options.connect_timeout_ms);
 	probe->phase = PROBE_DIALING;
-	dbha__dial_begin(&probe->dial, &plan, addresses, now, probe->deadline);
+	dbha__dial_begin(&probe->dial, &plan, addresses, now, limit > probe->deadline ? limit : probe->deadline);
 }
 
 static void dial_failed(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)
@@ -233,7 +247,7 @@ static void dial_failed(struct monitor *monitor, int i, enum failure failure, co
 	probe->dial_failures++;
 	dbha__resolver_refresh(monitor->world.resolver, i, now);
 	observe_failure(monitor, i, failure, why, now);
-	rest(monitor, probe, now);
+	rest(monitor, i, now);
 }
 
 /* Looks the address up and begins to connect; waits for the resolver where it has to. */
@@ -257,11 +271,41 @@ static void resolve(struct monitor *monitor, int i, int64_t now)
 		dial_failed(monitor, i, FAILURE_SILENT, "its host name could not be resolved in time", now);
 }
 
+static uint64_t statements_of(const struct monitor *monitor, int i)
+{
+	return atomic_load_explicit(&monitor->world.stats[i].statements, memory_order_relaxed);
+}
+
+/* Gives the probe under way another probe_timeout. */
+static void extend(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	probe->deadline = now + ms_to_us(monitor->world.config->options.probe_timeout_ms);
+	probe->statements = statements_of(monitor, i);
+}
+
+/*
+ * No answer in time. The question stays open, because a server that is only slow will answer it, and one that was frozen
+ * answers the moment it thaws. And a node that has done statements meanwhile is not silent, whatever became of our question:
+ * then false.
+ */
+static bool unanswered(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	bool silent = probe->statements == statements_of(monitor, i);
+	char why[DBHA_WHY_MAX];
+	snprintf(why, sizeof why, "no answer to a probe for %lld ms", (long long)(now - probe->began_us) / 1000);
+	if (silent)
+		observe_failure(monitor, i, FAILURE_SILENT, why, now);
+	extend(monitor, i, now);
+	return silent;
+}
+
 static void begin(struct monitor *monitor, int i, int64_t now)
 {
 	struct probe *probe = &monitor->probes[i];
 	probe->began_us = now;
-	probe->deadline = now + ms_to_us(monitor->world.config->options.probe_timeout_ms);
+	extend(monitor, i, now);
 	memset(&probe->observation, 0, sizeof probe->observation);
 	if (probe->conn && dbha__identity_ask(probe->conn, false)) {
 		probe->phase = PROBE_ASKING;
@@ -278,9 +322,10 @@ static void answered(struct monitor *monitor, int i, const struct observation *o
 	struct probe *probe = &monitor->probes[i];
 	struct observation seen = *observation;
 	seen.latency_us = latency_us;
+	seen.kept = probe->phase == PROBE_ASKING;
 	probe->dial_failures = 0;
 	observe(monitor, i, &seen, now);
-	rest(monitor, probe, now);
+	rest(monitor, i, now);
 }
 
 static void step_dialing(struct monitor *monitor, int i, bool ready, int64_t now)
@@ -288,6 +333,8 @@ static void step_dialing(struct monitor *monitor, int i, bool ready, int64_t now
 	struct probe *probe = &monitor->probes[i];
 	switch (dbha__dial_step(&probe->dial, now, ready)) {
 	case DIAL_BUSY:
+		if (now >= probe->deadline)
+			unanswered(monitor, i, now);
 		return;
 	case DIAL_READY:
 		probe->conn = dbha__dial_take(&probe->dial);
@@ -312,23 +359,15 @@ static void lost(struct monitor *monitor, int i, int64_t now)
 	begin(monitor, i, now);
 }
 
-/*
- * No answer in time. The question stays open, because a server that is only slow will answer it, and one that was frozen
- * answers the moment it thaws; after probe_failures of these the connection itself is doubted and a new one is made.
- */
-static void unanswered(struct monitor *monitor, int i, int64_t now)
+/* A silent node is asked over a new connection; its kept one may hang in a network that has forgotten it. */
+static void doubt_silent(struct monitor *monitor, int i, int64_t now)
 {
 	struct probe *probe = &monitor->probes[i];
-	const struct config_options *options = &monitor->world.config->options;
-	char why[DBHA_WHY_MAX];
-	snprintf(why, sizeof why, "no answer to a probe for %lld ms", (long long)(now - probe->began_us) / 1000);
-	observe_failure(monitor, i, FAILURE_SILENT, why, now);
-	probe->deadline = now + ms_to_us(options->probe_timeout_ms);
-	if (monitor->view.nodes[i].silences < options->probe_failures)
+	if (monitor->view.nodes[i].silences < monitor->world.config->options.probe_failures)
 		return;
 	dbha__conn_close(probe->conn);
 	probe->conn = NULL;
-	rest(monitor, probe, now);
+	rest(monitor, i, now);
 }
 
 static void step_asking(struct monitor *monitor, int i, bool ready, int64_t now)
@@ -339,8 +378,8 @@ static void step_asking(struct monitor *monitor, int i, bool ready, int64_t now)
 		answered(monitor, i, &probe->observation, now - probe->began_us, now);
 	else if (poll == CONN_FAILED)
 		lost(monitor, i, now);
-	else if (now >= probe->deadline)
-		unanswered(monitor, i, now);
+	else if (now >= probe->deadline && unanswered(monitor, i, now))
+		doubt_silent(monitor, i, now);
 }
 
 static void step_probe(struct monitor *monitor, int i, bool ready, int64_t now)
@@ -370,8 +409,10 @@ static int64_t wake_of(const struct probe *probe)
 	switch (probe->phase) {
 	case PROBE_RESTING:
 		return probe->due_us;
-	case PROBE_DIALING:
-		return dbha__dial_wake(&probe->dial);
+	case PROBE_DIALING: {
+		int64_t wake = dbha__dial_wake(&probe->dial);
+		return wake < probe->deadline ? wake : probe->deadline;
+	}
 	case PROBE_RESOLVING:
 	case PROBE_ASKING:
 		break;
@@ -390,6 +431,20 @@ void dbha__monitor_contradicted(struct monitor *monitor, int i, const struct obs
 	begin(monitor, i, now);
 }
 
+void dbha__monitor_closed_door(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)
+{
+	observe_failure(monitor, i, failure, why, now);
+}
+
+void dbha__monitor_open_door(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
+{
+	enum dbha_state state = monitor->view.nodes[i].state;
+	struct observation fresh = *seen;
+	fresh.latency_us = monitor->view.nodes[i].latency_us;
+	if (state == DBHA_STATE_FULL || state == DBHA_STATE_REFUSED)
+		observe(monitor, i, &fresh, now);
+}
+
 void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items)
 {
 	for (int i = 0; i < monitor->view.n_nodes; i++) {
@@ -399,6 +454,18 @@ void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items)
 			items[i] = (struct pollfd){.fd = dbha__conn_fd(probe->dial.conn), .events = probe->dial.events};
 		else if (probe->conn)
 			items[i] = (struct pollfd){.fd = dbha__conn_fd(probe->conn), .events = POLLIN};
+	}
+}
+
+static void take_reports(struct monitor *monitor, int64_t now)
+{
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		/* Most often there is none, and a look is cheaper than an exchange. */
+		if (!atomic_load_explicit(&monitor->reports[i], memory_order_relaxed))
+			continue;
+		struct report *report = atomic_exchange(&monitor->reports[i], NULL);
+		observe_failure(monitor, i, report->failure, report->why, now);
+		free(report);
 	}
 }
 
@@ -412,6 +479,7 @@ int64_t dbha__monitor_step(struct monitor *monitor, int64_t now, const struct po
 	} else if (atomic_load_explicit(&monitor->alarmed, memory_order_relaxed)) {
 		wake = monitor->alarm_us + ALARM_GAP_US;
 	}
+	take_reports(monitor, now);
 	for (int i = 0; i < monitor->view.n_nodes; i++)
 		step_probe(monitor, i, items[i].revents != 0, now);
 	for (int i = 0; i < monitor->view.n_nodes; i++) {

@@ -41,7 +41,8 @@ struct probe {
 	int64_t began_us;
 	int64_t deadline;
 	int64_t due_us;
-	int dial_failures; /* in a row */
+	int dial_failures;   /* in a row */
+	uint64_t statements; /* that the node had done by the beginning of the probe, or of its extension */
 };
 
 /* What the monitor works on and with; it owns none of it. */
@@ -57,15 +58,22 @@ struct monitor_world {
 	struct wake *wake;
 };
 
+/* A trouble that a call has met on a node. */
+struct report {
+	enum failure failure;
+	char why[DBHA_WHY_MAX];
+};
+
 struct monitor {
 	struct monitor_world world;
 	struct view view; /* the working copy; only the stepping thread touches it */
 	struct lag_history lag;
 	struct probe probes[CONFIG_NODES_MAX];
 	struct rng rng;
-	_Atomic bool alarmed;        /* somebody met a failure: probe all nodes now */
-	int64_t alarm_us;            /* when that was done last */
-	int64_t no_primary_since_us; /* -1: there is one */
+	_Atomic(struct report *) reports[CONFIG_NODES_MAX]; /* of calls, until the next step */
+	_Atomic bool alarmed;                               /* somebody met a failure: probe all nodes now */
+	int64_t alarm_us;                                   /* when that was done last */
+	int64_t no_primary_since_us;                        /* -1: there is one */
 };
 
 void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *world, int64_t now);
@@ -81,6 +89,16 @@ void dbha__monitor_fini(struct monitor *monitor);
 
 /* Any thread: all nodes are to be probed at once. Cheap; many at a time count as one. */
 void dbha__monitor_alarm(struct monitor *monitor);
+
+/*
+ * Any thread: a call has met a trouble of the node that its probes do not meet (FAILURE_DISK_FULL). Shown in the topology; of
+ * several at a time the newest.
+ */
+void dbha__monitor_report(struct monitor *monitor, int node, enum failure failure, const char *why);
+
+/* By the connector, on the same thread: the node lets nobody new in, or does again (seen, not NULL). */
+void dbha__monitor_closed_door(struct monitor *monitor, int node, enum failure failure, const char *why, int64_t now);
+void dbha__monitor_open_door(struct monitor *monitor, int node, const struct observation *seen, int64_t now);
 
 /* Fills one pollfd per node (fd -1 where there is nothing to wait for). */
 void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items);

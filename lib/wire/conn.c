@@ -101,6 +101,12 @@ enum conn_poll dbha__conn_poll(struct conn *conn)
 	}
 }
 
+bool dbha__conn_reached(const struct conn *conn)
+{
+	ConnStatusType status = PQstatus(conn->pg);
+	return status != CONNECTION_BAD && status != CONNECTION_NEEDED && status != CONNECTION_STARTED;
+}
+
 static bool is_sqlstate(const char *text)
 {
 	return strspn(text, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && text[5] == ':';

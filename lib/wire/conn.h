@@ -66,6 +66,9 @@ struct conn *dbha__conn_start(const struct config *config, const struct config_n
 /* Goes on connecting; call it when the socket is ready for what the last call wanted, the first time for writing. */
 enum conn_poll dbha__conn_poll(struct conn *conn);
 
+/* Whether the other side's kernel has accepted the connection. */
+bool dbha__conn_reached(const struct conn *conn);
+
 /* Why the connection failed or was lost, as a kind and as one line for people; never a password. */
 enum failure dbha__conn_failure(const struct conn *conn, char *why, size_t size);
 

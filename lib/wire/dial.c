@@ -10,7 +10,10 @@ static void start_address(struct dial *dial, int64_t now)
 {
 	const char *address = dial->addresses.n ? dial->addresses.list[dial->address] : NULL;
 	int left = dial->addresses.n ? dial->addresses.n - dial->address : 1;
-	dial->address_deadline = now + (dial->deadline - now) / left;
+	int64_t end = dial->deadline;
+	if (dial->plan.reach_us && dial->began_us + dial->plan.reach_us < end)
+		end = dial->began_us + dial->plan.reach_us;
+	dial->address_deadline = now + (end - now) / left;
 	dial->asking = false;
 	dial->events = POLLOUT; /* as PQconnectPoll wants it: the first wait is for writing */
 	dial->conn = dbha__conn_start(dial->plan.config, dial->plan.node, address, dial->plan.statements);
@@ -42,7 +45,8 @@ static enum dial_end fail(struct dial *dial, enum failure failure)
 static enum dial_end next_address(struct dial *dial, enum failure failure, int64_t now)
 {
 	bool reached = failure != FAILURE_UNREACHABLE && failure != FAILURE_SILENT;
-	if (reached || dial->address + 1 >= dial->addresses.n || now >= dial->deadline)
+	if (reached || (dial->plan.reach_us && now >= dial->began_us + dial->plan.reach_us) ||
+	    dial->address + 1 >= dial->addresses.n || now >= dial->deadline)
 		return fail(dial, failure);
 	dbha__conn_close(dial->conn);
 	dial->address++;
@@ -95,6 +99,9 @@ enum dial_end dbha__dial_step(struct dial *dial, int64_t now, bool ready)
 		dial->events = POLLIN;
 		break;
 	}
+	/* Who has accepted may take its time over TLS and passwords. */
+	if (dial->plan.reach_us && now >= dial->address_deadline && dbha__conn_reached(dial->conn))
+		dial->address_deadline = dial->deadline;
 	return now >= dial->address_deadline ? timed_out(dial, now) : DIAL_BUSY;
 }
 

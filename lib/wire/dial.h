@@ -28,6 +28,8 @@ struct dial_plan {
 	const struct config_node *node;
 	int statements; /* prepared statements to keep, 0: none */
 	bool reader;    /* make a session on a standby read-only */
+	/* From the beginning: an address that has not even accepted by then is given up. 0: no limit but the deadline. */
+	int64_t reach_us;
 };
 
 enum dial_end {

@@ -52,6 +52,17 @@ struct script {
 		.node = (n), .failure = FAILURE_##kind, .why = "for a reason"                                                  \
 	}
 
+/* Over the connection that was open already, or of a failure, at a time in seconds. */
+#define KEPT(n, tl, at)                                                                                                \
+	{                                                                                                                  \
+		.node = (n), .at_us = (int64_t)((at)*1e6), .kept = true, .timeline = (tl), .system_identifier = OURS,          \
+		.started_us = STARTED(n, 1000), .lsn = 1000                                                                    \
+	}
+#define FAILED_AT(n, kind, at)                                                                                         \
+	{                                                                                                                  \
+		.node = (n), .at_us = (int64_t)((at)*1e6), .failure = FAILURE_##kind, .why = "for a reason"                    \
+	}
+
 /* Node n is another name for node 0. */
 #define PRIMARY_NAMED_TWICE(n, tl) ANSWER(n, tl, false, OURS, 1000 - 10000 * (n))
 
@@ -377,6 +388,55 @@ static const struct script scripts[] = {
      {
          {FAILED(0, FULL), "full/unknown/1", "-@0", "node:0"},
          {PRIMARY(0, 1), "up/primary/1", "0@1", "primary:0 node:0"},
+     }},
+    /* ---- troubles that probes do not meet ---- */
+    {"a full server is shown as full while it answers over an open connection, and stays the primary",
+     1,
+     {
+         {KEPT(0, 1, 1), "up/primary/1", "0@1", "primary:0 node:0"},
+         {FAILED_AT(0, FULL, 2), "full/primary/1", "0@1", "node:0"},
+         {KEPT(0, 1, 3), "full/primary/1", "0@1", ""},
+         {KEPT(0, 1, 6.9), "full/primary/1", "0@1", ""},
+         {KEPT(0, 1, 7), "up/primary/1", "0@1", "node:0"},
+         {FAILED_AT(0, REFUSED, 8), "refused/primary/1", "0@1", "node:0"},
+         {KEPT(0, 1, 9), "refused/primary/1", "0@1", ""},
+         {PRIMARY(0, 1), "up/primary/1", "0@1", "node:0"}, /* it has let somebody in */
+     }},
+    {"a full disk is shown until nobody has met it for a while, a new connection says nothing of it",
+     1,
+     {
+         {KEPT(0, 1, 1), "up/primary/1", "0@1", "primary:0 node:0"},
+         {FAILED_AT(0, DISK_FULL, 2), "disk-full/primary/1", "0@1", "node:0"},
+         {FAILED_AT(0, DISK_FULL, 5), "disk-full/primary/1", "0@1", ""},
+         {PRIMARY(0, 1), "disk-full/primary/1", "0@1", ""},
+         {KEPT(0, 1, 9.9), "disk-full/primary/1", "0@1", ""},
+         {KEPT(0, 1, 10), "up/primary/1", "0@1", "node:0"},
+     }},
+    {"a trouble does not outlive what is worse",
+     1,
+     {
+         {KEPT(0, 1, 1), "up/primary/1", "0@1", "primary:0 node:0"},
+         {FAILED_AT(0, DISK_FULL, 2), "disk-full/primary/1", "0@1", "node:0"},
+         {FAILED_AT(0, UNREACHABLE, 3), "down/primary/1", "-@1", "no-primary:0 node:0"},
+         {KEPT(0, 1, 4), "up/primary/1", "0@1", "primary:0 node:0"},
+     }},
+    /* ---- timelines that cannot be read ---- */
+    {"a primary whose timeline cannot be read is not written to where that of others can",
+     2,
+     {
+         {PRIMARY(0, 0), "up/primary/1 unknown/unknown/1", "?@0", "node:0"},
+         {STANDBY(1, 2), "fenced/primary/2 up/standby/1", "-@2", "node:1 fenced:0"},
+         {PRIMARY(0, 2), "up/primary/2 up/standby/1", "0@2", "primary:0 node:0"},
+         {PRIMARY(0, 0), "up/primary/2 up/standby/1", "0@2", ""}, /* the same server: it is known */
+         {FAILED(0, UNREACHABLE), "down/primary/2 up/standby/1", "-@2", "no-primary:0 node:0"},
+         {STANDBY(0, 0), "up/standby/2 up/standby/1", "-@2", "node:0"},
+         {PRIMARY(0, 0), "fenced/primary/3 up/standby/1", "-@2", "node:0 fenced:0"},
+     }},
+    {"where no timeline can be read, the role is all there is",
+     2,
+     {
+         {PRIMARY(0, 0), "up/primary/1 unknown/unknown/1", "?@0", "node:0"},
+         {STANDBY(1, 0), "up/primary/1 up/standby/1", "0@0", "primary:0 node:1"},
      }},
     {"a starting server is no primary yet",
      1,
