@@ -159,7 +159,7 @@ bool dbha__call_pause(struct call *call)
 	struct shared_view *shared = dbha__view_take(&call->h->view);
 	uint64_t version = shared->view.version;
 	dbha__view_drop(shared);
-	dbha__view_wait(&call->h->view, version, until);
+	dbha__life_wait_view(call->h, version, until);
 	return dbha__clock_now() < call->deadline;
 }
 
@@ -208,6 +208,8 @@ static enum acquire_end take(struct call *call, const struct decision *decision,
 	    .now = now,
 	    .deadline = deadline,
 	    .connector = &h->wake,
+	    .turn = h->shared_key ? dbha__life_turn : NULL,
+	    .arg = h,
 	};
 	struct stats *stats = &h->stats[decision->route.node];
 	enum acquire_end end = dbha__pool_acquire(&h->pools[decision->route.node], &how, slot);
@@ -233,7 +235,7 @@ static void avoid_node(struct call *call, int node)
 static bool wait_for_view(struct call *call, uint64_t version)
 {
 	dbha__monitor_alarm(&call->h->monitor);
-	return dbha__view_wait(&call->h->view, version, call->deadline);
+	return dbha__life_wait_view(call->h, version, call->deadline);
 }
 
 /* What a route that leads to no node means for the call. True: look again. */
@@ -278,7 +280,7 @@ static bool no_slot(struct call *call, const struct route_query *query, const st
 		fail_closed(err);
 		return false;
 	case ACQUIRE_REROUTE:
-		dbha__view_wait(&call->h->view, decision->version, dbha__clock_now() + VIEW_GAP_US);
+		dbha__life_wait_view(call->h, decision->version, dbha__clock_now() + VIEW_GAP_US);
 		break;
 	case ACQUIRE_NO_CONNECTION:
 		avoid_node(call, node);
@@ -344,6 +346,10 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 	    .target = (enum target)options->target_session_attrs,
 	    .max_lag_ms = options->max_lag_ms,
 	};
+	if (call->h->shared_key) {
+		dbha__call_set_deadline(call);
+		dbha__life_refresh(call->h, call->deadline);
+	}
 	struct dbha_conn *slot = connection_at_once(call, &query);
 	if (slot)
 		return slot;

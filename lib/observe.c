@@ -64,6 +64,7 @@ int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status *nodes, 
 	}
 	if (dbha__life_enter(h, err) != DBHA_OK)
 		return -1;
+	dbha__life_refresh(h, dbha__clock_now() + ms_to_us(h->config.options.call_timeout_ms));
 	struct shared_view *shared = dbha__view_take(&h->view);
 	int64_t now = dbha__clock_now();
 	dbha_cluster_status own;
@@ -118,6 +119,7 @@ int dbha_next_event(dbha *h, dbha_event *event, dbha_error *err)
 	}
 	if (dbha__life_enter(h, err) != DBHA_OK)
 		return -1;
+	dbha__life_refresh(h, 0);
 	dbha_event own;
 	bool any = dbha__events_pop(&h->events, &own);
 	if (any) {
@@ -182,7 +184,7 @@ static int wait_until(struct call *call, dbha_wait_for what, dbha_error *err)
 			return DBHA_OK;
 		if (split)
 			return dbha__fail(err, DBHA_ERR_SPLIT_BRAIN, "two primaries on the same timeline");
-		if (!dbha__view_wait(&h->view, version, call->deadline) &&
+		if (!dbha__life_wait_view(h, version, call->deadline) &&
 		    (atomic_load(&h->closed) || dbha__clock_now() >= call->deadline))
 			return give_up(call, what, err);
 	}

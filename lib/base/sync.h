@@ -34,6 +34,7 @@ enum mutex_rank {
 	RANK_VIEW,
 	RANK_RESOLVER,
 	RANK_EVENTS,
+	RANK_SHARED, /* what handles of the process share, monitor=off */
 };
 
 struct CAPABILITY("mutex") mutex {

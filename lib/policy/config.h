@@ -26,6 +26,11 @@ enum target {
 	TARGET_PREFER_STANDBY,
 };
 
+enum monitor_mode {
+	MONITOR_OFF, /* no background thread: calls refresh the view */
+	MONITOR_ON,
+};
+
 enum probe_profile {
 	PROBE_NORMAL,
 	PROBE_AGGRESSIVE,
@@ -57,6 +62,7 @@ struct config_options {
 	int pool_max_idle_ms;
 	int pool_max_lifetime_ms; /* 0: no limit */
 	int pool_max_connecting;
+	int monitor;       /* an enum monitor_mode */
 	int probe_profile; /* an enum probe_profile */
 	int probe_interval_ms;
 	int probe_interval_fast_ms;

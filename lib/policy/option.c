@@ -17,6 +17,8 @@ static const char *const target_words[] = {"any",     "read-write",     "read-on
 /* In the order of the levels of base/trace. */
 static const char *const level_words[] = {"off", "error", "warning", "info", "debug", NULL};
 
+/* In the order of enum monitor_mode. */
+static const char *const monitor_words[] = {"off", "on", NULL};
 /* In the order of enum probe_profile. */
 static const char *const profile_words[] = {"normal", "aggressive", NULL};
 
@@ -59,7 +61,8 @@ static const struct option options[] = {
              "100ms to 1h; a bare number is seconds, as in libpq; 0 or less, no limit in libpq, is refused",
              "Limit of one connection attempt to one node."),
     INTEGER_ROW(pool_max_size, "10", 1, 10000, "1 to 10000", "Most connections to each node."),
-    INTEGER_ROW(pool_min_size, "1", 0, 1000, "0 to 1000", "Connections kept open to each node."),
+    INTEGER_ROW(pool_min_size, "1", 0, 1000, "0 to 1000",
+                "Connections kept open to each node (none with monitor=off)."),
     TIME_ROW("pool_timeout", pool_timeout_ms, "0", 0, DAY, 1, "0 to 1d",
              "Longest wait for a connection of the pool; 0: the deadline of the call alone decides."),
     INTEGER_ROW(pool_max_waiting, "0", 0, 1000000, "0 to 1000000",
@@ -70,6 +73,10 @@ static const struct option options[] = {
              "A connection is replaced at this age, give or take some jitter; 0: no limit."),
     INTEGER_ROW(pool_max_connecting, "3", 1, 100, "1 to 100",
                 "Connection attempts under way at one time to each node, so that a failover is no stampede."),
+    ENUM_ROW(monitor, "on", monitor_words, "on, off",
+             "Whether a background thread watches the nodes. off, for short-lived processes: the calls do it while "
+             "they wait, "
+             "and the handles of a process share what they have seen."),
     ENUM_ROW(probe_profile, "normal", profile_words, "normal, aggressive",
              "How soon a silent node is noticed, as defaults of the three options that follow. normal: within 2.8 s; "
              "aggressive: within 0.85 s (probe_interval 250ms, probe_timeout 200ms, probe_failures 3)."),

@@ -14,9 +14,10 @@ void dbha__topology_init(struct view *view, int n_nodes)
 	memset(view, 0, sizeof *view);
 	view->n_nodes = n_nodes;
 	view->primary = -1;
+	view->observed_us = -1;
 	for (int i = 0; i < n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
-		node->latency_us = node->seen_us = node->lag_ms = node->lag_bytes = -1;
+		node->latency_us = node->seen_us = node->observed_us = node->lag_ms = node->lag_bytes = -1;
 		node->generation = 1;
 	}
 }
@@ -284,6 +285,15 @@ static bool routes_differently(const struct node_view *a, const struct node_view
 	       a->seen != b->seen;
 }
 
+static int64_t oldest_observation(const struct view *view)
+{
+	int64_t oldest = view->nodes[0].observed_us;
+	for (int i = 1; i < view->n_nodes; i++)
+		if (view->nodes[i].observed_us < oldest)
+			oldest = view->nodes[i].observed_us;
+	return oldest;
+}
+
 void dbha__topology_apply(struct view *view, const struct observation *o, int probe_failures,
                           struct topology_events *events)
 {
@@ -297,6 +307,8 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 	int old_primary = view->primary;
 
 	node->seen = true;
+	node->observed_us = o->at_us;
+	view->observed_us = oldest_observation(view);
 	if (o->failure == FAILURE_NONE && view->settled && !ever_answered(view))
 		begin_anew(view, o->node);
 	if (o->failure == FAILURE_NONE)

@@ -72,6 +72,7 @@ struct node_view {
 	int64_t lag_ms;       /* -1: not known */
 	int64_t lag_bytes;    /* -1: not known */
 	bool behind;          /* it lags by more than max_lag, see dbha__lag_behind */
+	int64_t observed_us;  /* monotonic, of the last observation, be it a failure; -1: never */
 	enum failure trouble; /* see TROUBLE_HOLD_US; FAILURE_NONE: there is none */
 	int64_t trouble_us;   /* when it was reported last */
 	int silences;         /* probes without an answer, in a row */
@@ -84,6 +85,7 @@ struct view {
 	bool settled;               /* every node has been seen */
 	uint64_t system_identifier; /* of the cluster; 0 until settled or not readable */
 	uint32_t timeline;          /* the highest one seen */
+	int64_t observed_us;        /* of the node that was observed longest ago; -1: not all have been */
 	int primary;                /* index, or -1 */
 	bool split_brain;
 	int n_nodes;

@@ -138,7 +138,7 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	struct dbha_conn *slot = attempt->slot;
 	attempt->slot = NULL;
 	slot->conn = dbha__dial_take(&attempt->dial);
-	slot->conn->patrolled = true;
+	slot->conn->patrolled = !connector->world.shared_key; /* there is a thread that patrols */
 	slot->pool = pool;
 	slot->handle = connector->handle;
 	slot->node_name = connector->world.config->nodes[node].name;
@@ -238,6 +238,12 @@ int64_t dbha__connector_step(struct connector *connector, int64_t now, const str
 		wake = now; /* the new ones' sockets are not in the poll set yet */
 	wake = connector->patrol_us < wake ? connector->patrol_us : wake;
 	return connector->maintain_us < wake ? connector->maintain_us : wake;
+}
+
+void dbha__connector_skip(struct connector *connector, int64_t gap_us)
+{
+	for (struct connect_attempt *attempt = connector->attempts; attempt; attempt = attempt->next)
+		dbha__dial_skip(&attempt->dial, gap_us);
 }
 
 void dbha__connector_abandon(struct connector *connector, int dev_null)

@@ -48,6 +48,9 @@ void dbha__connector_watch(const struct connector *connector, struct pollfd *ite
 /* `items` as filled by dbha__connector_watch and poll. Returns when it wants to be called next. */
 int64_t dbha__connector_step(struct connector *connector, int64_t now, const struct pollfd *items);
 
+/* As dbha__monitor_skip. */
+void dbha__connector_skip(struct connector *connector, int64_t gap_us);
+
 /* In a forked child. */
 void dbha__connector_abandon(struct connector *connector, int dev_null);
 

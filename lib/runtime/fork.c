@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "canceller.h"
+#include "shared.h"
 #include "sync.h"
 
 static struct mutex registry_lock = {.m = PTHREAD_MUTEX_INITIALIZER, .rank = RANK_REGISTRY};
@@ -52,10 +53,12 @@ static void before_fork(void) NO_ANALYSIS
 	dbha__mutex_lock_for_fork(&registry_lock);
 	for (dbha *h = registry; h; h = h->next)
 		lock_handle(h);
+	dbha__shared_lock_for_fork();
 }
 
 static void unlock_all(void) NO_ANALYSIS
 {
+	dbha__shared_unlock_after_fork();
 	for (dbha *h = registry; h; h = h->next)
 		unlock_handle(h);
 	dbha__mutex_unlock_after_fork(&registry_lock);

@@ -9,12 +9,14 @@
 #include "error.h"
 #include "fork.h"
 #include "rng.h"
+#include "shared.h"
 
 static int init_pools(dbha *h)
 {
 	const struct config_options *options = &h->config.options;
 	struct pool_limits limits = {
-	    .min_size = options->pool_min_size,
+	    /* Without a thread nobody keeps connections for later. */
+	    .min_size = options->monitor == MONITOR_ON ? options->pool_min_size : 0,
 	    .max_size = options->pool_max_size,
 	    .max_connecting = options->pool_max_connecting,
 	    .max_waiting = options->pool_max_waiting,
@@ -43,6 +45,8 @@ static int init_parts(dbha *h)
 		rc = dbha__loop_init(&h->loop, &h->monitor, &h->connector, &h->wake);
 	if (!rc)
 		rc = init_pools(h);
+	if (!rc && options->monitor == MONITOR_OFF && !(h->shared_key = dbha__shared_key(&h->config)))
+		rc = ENOMEM;
 	return rc;
 }
 
@@ -76,6 +80,7 @@ dbha *dbha__life_new(const struct config *config, dbha_error *err)
 	/* What has been initialised is memory and nothing else: mutexes that were never used need no end of their own. */
 	dbha__trace_fini(&h->trace);
 	free(h->view.current);
+	free(h->shared_key);
 	dbha__config_fini(&h->config);
 	free(h);
 	return NULL;
@@ -92,6 +97,7 @@ static void free_handle(dbha *h)
 	dbha__wake_fini(&h->wake);
 	dbha__trace_fini(&h->trace);
 	dbha__mutex_fini(&h->lock);
+	free(h->shared_key);
 	dbha__config_fini(&h->config);
 	free(h);
 }
@@ -110,6 +116,7 @@ static int start_locked(dbha *h) REQUIRES(h->lock)
 	    .events = &h->events,
 	    .trace = &h->trace,
 	    .wake = &h->wake,
+	    .shared_key = h->shared_key,
 	};
 	if (h->wake.read_fd < 0 && dbha__wake_init(&h->wake) != 0)
 		return errno;
@@ -120,7 +127,8 @@ static int start_locked(dbha *h) REQUIRES(h->lock)
 	world.resolver = h->resolver;
 	dbha__monitor_init(&h->monitor, &world, now);
 	dbha__connector_init(&h->connector, &h->monitor, h, now);
-	int rc = dbha__loop_start(&h->loop);
+	dbha__monitor_adopt(&h->monitor, now);
+	int rc = h->shared_key ? 0 : dbha__loop_start(&h->loop);
 	if (!rc)
 		atomic_store_explicit(&h->started, true, memory_order_release);
 	return rc;
@@ -152,8 +160,7 @@ static void revive_locked(dbha *h) REQUIRES(h->lock)
 	}
 	for (int i = 0; i < h->config.n_nodes; i++)
 		dbha__pool_reset_after_fork(&h->pools[i]);
-	h->loop.running = false;
-	atomic_store(&h->loop.stop, false);
+	dbha__loop_reset_after_fork(&h->loop);
 	/* A lookup that was running in the parent keeps its reference for ever: the resolver is left behind, not freed. */
 	dbha__resolver_close(h->resolver);
 	h->resolver = NULL;
@@ -196,6 +203,55 @@ int dbha__life_enter(dbha *h, dbha_error *err)
 	if (code != DBHA_OK)
 		dbha__life_leave(h);
 	return code;
+}
+
+/* ---- monitor=off ------------------------------------------------------------------------------------------- */
+
+/* How long somebody waits while another thread is at it, before it looks whether it is its turn. */
+#define LOOK_UP_US 5000
+
+bool dbha__life_turn(void *h, int64_t until)
+{
+	return dbha__loop_turn(&((dbha *)h)->loop, until);
+}
+
+bool dbha__life_wait_view(dbha *h, uint64_t version, int64_t deadline)
+{
+	if (!h->shared_key)
+		return dbha__view_wait(&h->view, version, deadline);
+	for (;;) {
+		bool turned = dbha__loop_turn(&h->loop, deadline);
+		int64_t now = dbha__clock_now();
+		int64_t until = turned ? now : now + LOOK_UP_US;
+		if (dbha__view_wait(&h->view, version, until < deadline ? until : deadline))
+			return true;
+		if (now >= deadline || atomic_load(&h->closed))
+			return false;
+	}
+}
+
+static int64_t observed(dbha *h)
+{
+	const struct view *view = dbha__view_borrow(&h->view);
+	int64_t at = view->settled ? view->observed_us : INT64_MAX;
+	dbha__view_return(&h->view);
+	return at;
+}
+
+void dbha__life_refresh(dbha *h, int64_t deadline)
+{
+	if (!h->shared_key)
+		return;
+	int64_t now = dbha__clock_now();
+	if (now >= atomic_load_explicit(&h->loop.wake_us, memory_order_relaxed))
+		dbha__loop_turn(&h->loop, 0);
+	/* What nobody has looked at for two intervals is old; what does not answer counts as looked at after its timeout. */
+	int64_t interval = ms_to_us(h->config.options.probe_interval_ms);
+	int64_t patience = now + ms_to_us(h->config.options.probe_timeout_ms);
+	int64_t until = patience < deadline ? patience : deadline;
+	while (now - observed(h) > 2 * interval && dbha__clock_now() < until)
+		if (!dbha__loop_turn(&h->loop, until))
+			poll(NULL, 0, 1);
 }
 
 void dbha__life_leave(dbha *h)

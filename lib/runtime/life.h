@@ -44,6 +44,7 @@ struct dbha { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	struct monitor monitor;
 	struct connector connector;
 	struct loop loop;
+	char *shared_key;         /* monitor=off, see dbha__shared_key; else NULL */
 	struct dbha *next, *prev; /* the process's handles, for fork */
 };
 
@@ -61,6 +62,18 @@ void dbha__life_follow_fork(dbha *h);
 
 /* Leaves: gives the reference back. */
 void dbha__life_leave(dbha *h);
+
+/*
+ * With monitor=off: looks at the cluster where that is due, without waiting; and if what is known is old, waits for news, at most until
+ * `deadline`. With a thread: nothing. No lock may be held.
+ */
+void dbha__life_refresh(dbha *h, int64_t deadline);
+
+/* As dbha__view_wait; with monitor=off the caller's thread does meanwhile what the background thread would do. */
+bool dbha__life_wait_view(dbha *h, uint64_t version, int64_t deadline);
+
+/* One turn of that for whoever waits for something else: false, another thread is at it. */
+bool dbha__life_turn(void *h, int64_t until);
 
 /* Closes, see dbha_close. */
 void dbha__life_close(dbha *h, int drain_ms);

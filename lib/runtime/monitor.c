@@ -6,6 +6,7 @@
 
 #include "clock.h"
 #include "identity.h"
+#include "shared.h"
 
 /* Alarms closer together than this count as one: a thousand failing calls are one piece of news. */
 #define ALARM_GAP_US      2000
@@ -162,6 +163,8 @@ static void publish(struct monitor *monitor, const struct topology_events *event
 		dbha__pool_dispose(dbha__pool_follow(&monitor->world.pools[i], open, node->generation));
 	}
 	dbha__view_publish(monitor->world.holder, &monitor->view);
+	if (monitor->world.shared_key)
+		dbha__shared_store(monitor->world.shared_key, &monitor->view, &monitor->lag);
 	for (int i = 0; i < events->n; i++)
 		publish_event(monitor, &events->list[i]);
 }
@@ -195,6 +198,32 @@ static void follow_primary(struct monitor *monitor, int64_t now)
 		monitor->no_primary_since_us = now;
 		probe_all_now(monitor, now);
 	}
+}
+
+void dbha__monitor_adopt(struct monitor *monitor, int64_t now)
+{
+	struct view known;
+	struct lag_history lag;
+	struct topology_events none = {0};
+	if (!monitor->world.shared_key || !dbha__shared_load(monitor->world.shared_key, &known, &lag))
+		return;
+	int64_t interval = ms_to_us(monitor->world.config->options.probe_interval_ms);
+	int64_t due = known.observed_us + interval;
+	if (!known.settled || known.primary < 0 || now >= due) {
+		/* Too old to be routed by; but what it was the highest timeline of binds this handle too (P1). */
+		if (known.timeline > monitor->view.timeline)
+			monitor->view.timeline = known.timeline;
+		if (!monitor->view.system_identifier)
+			monitor->view.system_identifier = known.system_identifier;
+		return;
+	}
+	uint64_t version = monitor->view.version;
+	monitor->view = known;
+	monitor->view.version = version + 1;
+	monitor->lag = lag;
+	for (int i = 0; i < known.n_nodes; i++)
+		monitor->probes[i].due_us = due;
+	publish(monitor, &none);
 }
 
 static bool others_usable(const struct monitor *monitor, int i)
@@ -487,6 +516,18 @@ int64_t dbha__monitor_step(struct monitor *monitor, int64_t now, const struct po
 		wake = own < wake ? own : wake;
 	}
 	return wake;
+}
+
+void dbha__monitor_skip(struct monitor *monitor, int64_t gap_us)
+{
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		struct probe *probe = &monitor->probes[i];
+		if (probe->phase == PROBE_RESTING)
+			continue; /* when the next one is due does not depend on who looks */
+		probe->began_us += gap_us;
+		probe->deadline += gap_us;
+		dbha__dial_skip(&probe->dial, gap_us);
+	}
 }
 
 void dbha__monitor_abandon(struct monitor *monitor, int dev_null)

@@ -56,6 +56,7 @@ struct monitor_world {
 	struct events *events;
 	const struct trace *trace;
 	struct wake *wake;
+	const char *shared_key; /* see dbha__shared_key; NULL: a thread watches, and nothing is shared */
 };
 
 /* A trouble that a call has met on a node. */
@@ -77,6 +78,9 @@ struct monitor {
 };
 
 void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *world, int64_t now);
+
+/* Begins with what another handle of the process has seen, if it is fresh. Before the first step. */
+void dbha__monitor_adopt(struct monitor *monitor, int64_t now);
 
 /*
  * By the connector, on the same thread: a new connection to a node was answered by another server than the monitor knows
@@ -105,6 +109,11 @@ void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items);
 
 /* Does what is due at `now` and what `items` (after poll) report; returns when it wants to be called next. */
 int64_t dbha__monitor_step(struct monitor *monitor, int64_t now, const struct pollfd *items);
+
+/*
+ * Nobody has stepped for gap_us (monitor=off, between two calls): what is under way was not looked at, so that its time stood still.
+ */
+void dbha__monitor_skip(struct monitor *monitor, int64_t gap_us);
 
 /* In a forked child: the probe connections are the parent's. */
 void dbha__monitor_abandon(struct monitor *monitor, int dev_null);

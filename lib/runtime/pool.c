@@ -9,6 +9,9 @@
 #include "clock.h"
 #include "wake.h"
 
+/* How long a caller waits while another thread does what there is to do, before it looks whether it is its turn. */
+#define LOOK_UP_US 5000
+
 /* A caller in the queue, on its own stack. */
 struct waiter {
 	struct cond served;
@@ -165,6 +168,22 @@ static bool is_current(const struct pool *pool, const struct dbha_conn *slot)
 	return !pool->stopped && slot->generation == pool->generation;
 }
 
+/* Until it is served, or something happens; false: the deadline has passed. */
+static bool wait_once(struct pool *pool, const struct acquire *how, struct waiter *self) REQUIRES(pool->lock)
+{
+	if (!how->turn)
+		return dbha__cond_wait(&self->served, &pool->lock, how->deadline);
+	dbha__mutex_unlock(&pool->lock);
+	bool turned = how->turn(how->arg, how->deadline);
+	int64_t now = dbha__clock_now();
+	dbha__mutex_lock(&pool->lock);
+	/* Somebody else is at it, who will not tell us when it stops. */
+	if (!turned && !self->done)
+		dbha__cond_wait(&self->served, &pool->lock,
+		                now + LOOK_UP_US < how->deadline ? now + LOOK_UP_US : how->deadline);
+	return now < how->deadline;
+}
+
 static enum acquire_end wait_in_queue(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
     REQUIRES(pool->lock)
 {
@@ -179,7 +198,7 @@ static enum acquire_end wait_in_queue(struct pool *pool, const struct acquire *h
 		dbha__wake_signal(how->connector);
 		dbha__mutex_lock(&pool->lock);
 	}
-	while (!self.done && dbha__cond_wait(&self.served, &pool->lock, how->deadline))
+	while (!self.done && wait_once(pool, how, &self))
 		;
 	if (!self.done) {
 		dequeue(pool, &self);

@@ -84,6 +84,9 @@ struct acquire {
 	int64_t now;
 	int64_t deadline;
 	struct wake *connector; /* signalled when a connection has to be made */
+	/* What the caller does while it waits, see dbha__life_turn; NULL: nothing, a thread does it. */
+	bool (*turn)(void *arg, int64_t until);
+	void *arg;
 };
 
 /* Takes an idle connection if nobody waits for one; NULL otherwise. Never blocks. */

@@ -113,6 +113,13 @@ int64_t dbha__dial_wake(const struct dial *dial)
 	return dial->address_deadline;
 }
 
+void dbha__dial_skip(struct dial *dial, int64_t gap_us)
+{
+	dial->began_us += gap_us;
+	dial->deadline += gap_us;
+	dial->address_deadline += gap_us;
+}
+
 struct conn *dbha__dial_take(struct dial *dial)
 {
 	struct conn *conn = dial->conn;

@@ -66,6 +66,9 @@ enum dial_end dbha__dial_step(struct dial *dial, int64_t now, bool ready);
 /* When to step again even if the socket stays quiet. */
 int64_t dbha__dial_wake(const struct dial *dial);
 
+/* The time that has passed since the last step does not count. */
+void dbha__dial_skip(struct dial *dial, int64_t gap_us);
+
 /* Takes the connection out of a dial that is ready. */
 struct conn *dbha__dial_take(struct dial *dial);
 
