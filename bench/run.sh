@@ -45,9 +45,9 @@ parse_arguments() {
 
 lengths() {
 	if $QUICK; then
-		SELECT=(--slices 40) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3)
+		SELECT=(--slices 40) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3) IDLE=(--rounds 1)
 	else
-		SELECT=(--slices 300) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5)
+		SELECT=(--slices 300) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5) IDLE=(--rounds 3)
 	fi
 }
 
@@ -74,6 +74,7 @@ main() {
 	run prepared_select "${SELECT[@]}"
 	run acquire_release "${ACQUIRE[@]}"
 	run fairness "${FAIR[@]}"
+	run monitor_cost "${IDLE[@]}"
 	printf '\n== instructions\n'
 	if command -v valgrind >/dev/null; then
 		"$TOP/bench/instructions.sh" "$BUILD" "$URL"
