@@ -180,6 +180,9 @@ static void attempt_on(struct call *call, struct dbha_conn *slot, const dbha_req
 	dbha__exec(slot->conn, rq, call->deadline, attempt);
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
 	call->sent += attempt->end != ATTEMPT_NOT_SENT;
+	/* A promotion elsewhere says that the primary we know may be stale: the sooner all are looked at, the better. */
+	if (dbha__conn_was_promoted(slot->conn))
+		dbha__monitor_alarm(&call->h->monitor);
 	/* Its caller is about to leave; the server need not go on for nobody. */
 	if (attempt->end == ATTEMPT_TIMEOUT)
 		dbha__canceller_send(slot->conn);

@@ -177,6 +177,17 @@ bool dbha__conn_is_dead(struct conn *conn)
 	return recv(conn->guard_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
+bool dbha__conn_was_promoted(struct conn *conn)
+{
+	if (!conn->standby || !conn->direct)
+		return false;
+	const char *in_hot_standby = PQparameterStatus(conn->pg, "in_hot_standby");
+	if (!in_hot_standby || strcmp(in_hot_standby, "off") != 0)
+		return false;
+	conn->standby = false;
+	return true;
+}
+
 bool dbha__conn_peer_closed(const struct conn *conn)
 {
 	/* POLLRDHUP: the end of the stream is seen also behind a last message that nobody has read. */

@@ -35,6 +35,7 @@ struct conn {
 	_Atomic int64_t wait_until_us;
 	_Atomic bool overdue;
 	bool direct;         /* the backend is the one libpq was told of: no pooler shares it with others */
+	bool standby;        /* when it was asked last, the server was one */
 	bool read_only_set;  /* we have set default_transaction_read_only for this session */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
 	bool basic_identity; /* the role may not read everything the identity query asks for */
@@ -83,6 +84,12 @@ bool dbha__conn_is_dead(struct conn *conn);
 
 /* The same for a glance at many: without libpq, and without a word from the server being taken in. Does not block. */
 bool dbha__conn_peer_closed(const struct conn *conn);
+
+/*
+ * Whether the server has told, with the reply to a statement, that it was promoted; true once. A promotion is reported as
+ * in_hot_standby = off before the next ReadyForQuery (PostgreSQL 14 and newer). Behind a pooler it means nothing.
+ */
+bool dbha__conn_was_promoted(struct conn *conn);
 
 /* The state a connection comes back in. */
 enum conn_state {
