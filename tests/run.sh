@@ -10,6 +10,7 @@
 # programs count them (Check's summaries, "ok" and "not ok" lines), else one per suite.
 set -euo pipefail
 export LC_ALL=C
+PATH=$PATH:/usr/sbin:/sbin # where servers are, and where an ordinary user's PATH does not lead
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 LOGS=$TOP/build-test/logs
