@@ -90,6 +90,7 @@ static void free_handle(dbha *h)
 {
 	for (int i = 0; i < h->config.n_nodes; i++)
 		dbha__pool_fini(&h->pools[i]);
+	dbha__monitor_fini(&h->monitor); /* a call that outlived the drain may have left a report */
 	dbha__loop_fini(&h->loop);
 	dbha__events_fini(&h->events);
 	dbha__view_fini(&h->view);
