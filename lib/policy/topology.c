@@ -50,12 +50,15 @@ static bool still_troubled(const struct node_view *node, const struct observatio
 }
 
 /*
- * An exponentially weighted mean: a quarter of each new value. One probe that was slow by chance is forgotten after a few; a
- * server that is slow again and again stays so between its better moments.
+ * The round trip with a new one taken in: an exponentially weighted mean, a quarter of each new value, so that a server that
+ * is slow again and again stays so between its better moments. Of each two in a row the shorter counts: one probe alone
+ * that was slow is more often the fault of a busy process than of the server, and says nothing.
  */
-static int64_t smoothed(int64_t mean, int64_t value)
+static int64_t smoothed(const struct node_view *node, int64_t latency_us)
 {
-	return mean ? mean + (value - mean) / 4 : value;
+	bool slower = node->latency_us >= 0 && latency_us > node->latency_us;
+	int64_t value = slower ? node->latency_us : latency_us;
+	return node->round_trip_us ? node->round_trip_us + (value - node->round_trip_us) / 4 : value;
 }
 
 /*
@@ -84,9 +87,9 @@ static void take_answer(struct node_view *node, const struct observation *o, str
 		node->system_identifier = o->system_identifier;
 	if (o->started_us)
 		node->started_us = o->started_us;
-	node->latency_us = o->latency_us;
 	if (o->kept)
-		node->round_trip_us = smoothed(node->round_trip_us, o->latency_us);
+		node->round_trip_us = smoothed(node, o->latency_us);
+	node->latency_us = o->latency_us;
 	node->seen_us = o->at_us;
 	node->silences = 0;
 }
