@@ -158,7 +158,6 @@ struct caller {
 	dbha *h;
 	dbha_intent intent;
 	const char *sql;
-	int timeout_ms;
 	int rounds;         /* 0: until threads_stop */
 	atomic_int ok, bad; /* how they ended */
 	dbha_error err;     /* of the last one that went bad */
@@ -172,7 +171,7 @@ static void *call(void *arg)
 	struct caller *caller = arg;
 	for (int i = 0; caller->rounds ? i < caller->rounds : !atomic_load(&threads_stop); i++) {
 		dbha_error err;
-		if (run(caller->h, caller->intent, caller->timeout_ms, caller->sql, &err) == DBHA_OK) {
+		if (run(caller->h, caller->intent, 0, caller->sql, &err) == DBHA_OK) {
 			atomic_store(&caller->ok_ms, now_ms());
 			atomic_fetch_add(&caller->ok, 1);
 		} else {
@@ -185,28 +184,28 @@ static void *call(void *arg)
 
 static void start_caller(int i, dbha *h, dbha_intent intent, const char *sql, int rounds)
 {
-	callers[i] = (struct caller){.h = h, .intent = intent, .sql = sql, .timeout_ms = 10000, .rounds = rounds};
+	callers[i] = (struct caller){.h = h, .intent = intent, .sql = sql, .rounds = rounds};
 	start_thread(call, &callers[i]);
 }
 
 START_TEST(statements_that_always_fail_are_sent_again_within_the_budget)
 {
-	dbha *h =
-	    open_handle(cluster_url(&c, "1", "pool_max_size=2&retry_budget=10&retry_backoff=1ms&retry_backoff_max=1ms"));
+	dbha *h = open_handle(cluster_url(
+	    &c, "1", "call_timeout=1s&pool_max_size=2&retry_budget=10&retry_backoff=1ms&retry_backoff_max=1ms"));
 	int64_t began = now_ms();
 	for (int i = 0; i < 4; i++)
-		start_caller(i, h, DBHA_WRITE, "SELECT fail(2000000000)", 50);
+		start_caller(i, h, DBHA_WRITE, "SELECT fail(2000000000)", 10);
 	join_threads();
 	int64_t took = now_ms() - began;
 	dbha_counters seen = counters(h, -1);
 	/* The bucket: two connections and ten; a tenth of the statements; ten a second. And what threads see a moment late. */
-	int64_t most = 2 + 10 + 200 / 10 + took / 100 + 8;
+	int64_t most = 2 + 10 + 40 / 10 + took / 100 + 8;
 	ck_assert_msg((int64_t)seen.retries <= most, "%d retries in %d ms, at most %d expected", (int)seen.retries,
 	              (int)took, (int)most);
 	ck_assert_uint_ge(seen.retries, 12);
-	ck_assert_uint_eq(seen.retries_refused, 200); /* each of them in the end */
+	ck_assert_uint_eq(seen.retries_refused, 40); /* each of them in the end */
 	for (int i = 0; i < 4; i++) {
-		ck_assert_int_eq(callers[i].bad, 50);
+		ck_assert_int_eq(callers[i].bad, 10);
 		ck_assert_int_eq(callers[i].err.code, DBHA_ERR_SERVER);
 		ck_assert_str_eq(callers[i].err.sqlstate, "40001");
 		ASSERT_HAS(callers[i].err.message, "retry_budget (10 %");
@@ -289,7 +288,7 @@ START_TEST(an_outage_is_no_stampede)
 	const int size = 3;
 	relay_start(&relay, cluster_port(&c, 1));
 	for (int i = 0; i < HANDLES; i++) {
-		dbha *h = open_handle(url_by_relay(only, 1, 1, "pool_max_size=3&pool_min_size=2&call_timeout=60s"));
+		dbha *h = open_handle(url_by_relay(only, 1, 1, "pool_max_size=3&pool_min_size=2&call_timeout=10s"));
 		for (int k = 0; k < THREADS; k++)
 			start_caller(i * THREADS + k, h, DBHA_WRITE, "SELECT 1 /* a write */", 0);
 	}
