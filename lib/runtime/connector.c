@@ -97,7 +97,8 @@ static void follow_node(struct connector *connector, int node, int64_t now)
 {
 	const struct config_options *options = &connector->world.config->options;
 	const struct node_view *known = &connector->monitor->view.nodes[node];
-	bool back = known->back_us != connector->back_us[node];
+	/* A view that was taken over from another handle may tell of a return long ago. */
+	bool back = known->back_us != connector->back_us[node] && known->warming > 0;
 	bool other_role = known->role != connector->role[node] && connector->role[node] != DBHA_ROLE_UNKNOWN;
 	if (back) {
 		connector->failures[node] = 0; /* what failed was before */
