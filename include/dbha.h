@@ -380,7 +380,8 @@ DBHA_API int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status
 	XX(probes, "health probes answered")                                                                               \
 	XX(probes_failed, "health probes that failed")                                                                     \
 	XX(primary_changes, "times another node became the primary")                                                       \
-	XX(events_dropped, "events nobody fetched in time")
+	XX(events_dropped, "events nobody fetched in time")                                                                \
+	XX(retries_refused, "statements not sent again because retry_budget was used up")
 
 typedef struct dbha_counters {
 	size_t size;

@@ -119,12 +119,12 @@ struct decision {
 static void route(struct call *call, struct route_query *query, struct decision *decision)
 {
 	dbha *h = call->h;
-	int in_use[CONFIG_NODES_MAX];
+	int load[CONFIG_NODES_MAX];
 	query->avoid = call->avoid;
-	if (query->intent != DBHA_WRITE && h->config.n_nodes > 2) {
+	if (query->intent != DBHA_WRITE && h->config.n_nodes > 1) {
 		for (int i = 0; i < h->config.n_nodes; i++)
-			in_use[i] = atomic_load_explicit(&h->pools[i].in_use, memory_order_relaxed);
-		query->in_use = in_use;
+			load[i] = atomic_load_explicit(&h->pools[i].load, memory_order_relaxed);
+		query->load = load;
 		query->random = dbha__life_random(h);
 	}
 	const struct view *view = dbha__view_borrow(&h->view);
@@ -133,7 +133,7 @@ static void route(struct call *call, struct route_query *query, struct decision 
 	if (decision->route.node >= 0)
 		decision->generation = view->nodes[decision->route.node].generation;
 	dbha__view_return(&h->view);
-	query->in_use = NULL;
+	query->load = NULL;
 }
 
 /* The way of a write while all is well, in one word that no reader ever writes to. False: look at the view. */
@@ -345,6 +345,7 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 	    .intent = call->intent,
 	    .target = (enum target)options->target_session_attrs,
 	    .max_lag_ms = options->max_lag_ms,
+	    .in_order = options->load_balance_hosts == LOAD_BALANCE_DISABLE,
 	};
 	if (call->h->shared_key) {
 		dbha__call_set_deadline(call);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "budget.h"
 #include "call.h"
 #include "canceller.h"
 #include "clock.h"
@@ -75,7 +76,11 @@ static int report(const struct call *call, const struct attempt *attempt, const 
 		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
 	if (retry->code == DBHA_ERR_TIMEOUT)
 		STATS_ADD(&h->stats[call->last_node], timeouts, 1);
-	dbha__fail(err, retry->code, "%s%s (%s, after %lld ms)", attempt->message, advice_for(retry),
+	char refused[96] = "";
+	if (call->over_budget)
+		snprintf(refused, sizeof refused, "; not sent again: retry_budget (%d %% of the statements) is used up",
+		         h->config.options.retry_budget);
+	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry), refused,
 	           h->config.nodes[call->last_node].name, (long long)(dbha__clock_now() - call->began_us) / 1000);
 	if (retry->code == DBHA_ERR_SERVER)
 		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
@@ -144,15 +149,54 @@ static bool is_final(struct call *call, const struct attempt *attempt, const str
 	return refused_before || still_the_primary(call, call->last_node, dbha__clock_now());
 }
 
+/*
+ * What has been sent for the first time: each attempt took a connection, and each but the first was counted as a retry. Leases
+ * count as traffic too. Read off counters that are kept anyway, so that a statement pays nothing for the budget.
+ */
+static int64_t first_attempts(dbha *h)
+{
+	uint64_t n = 0;
+	for (int i = 0; i < h->config.n_nodes; i++) {
+		n += atomic_load_explicit(&h->stats[i].acquires, memory_order_relaxed);
+		n -= atomic_load_explicit(&h->stats[i].retries, memory_order_relaxed);
+	}
+	return (int64_t)n;
+}
+
+/*
+ * Spends a retry of the handle's budget, if the statement has ever been sent: waiting for the new primary, or trying another
+ * connection because this one was found dead, puts no load on anybody.
+ */
+static bool may_send_again(struct call *call)
+{
+	dbha *h = call->h;
+	struct budget budget = {
+	    .percent = h->config.options.retry_budget,
+	    .connections = h->config.n_nodes * h->config.options.pool_max_size,
+	};
+	if (call->sent == 0)
+		return true;
+	int64_t earned = dbha__budget_earned(&budget, first_attempts(h), dbha__clock_now() - h->began_us);
+	int64_t spent = atomic_load_explicit(&h->retries_spent, memory_order_relaxed);
+	for (int64_t wanted = spent; dbha__budget_spend(&budget, earned, &wanted); wanted = spent)
+		if (atomic_compare_exchange_weak_explicit(&h->retries_spent, &spent, wanted, memory_order_relaxed,
+		                                          memory_order_relaxed))
+			return true;
+	call->over_budget = true;
+	STATS_ADD(&h->stats[call->last_node], retries_refused, 1);
+	return false;
+}
+
 /* Whether to go round again after a failure; if not, `retry` is what to report. */
 static bool goes_again(struct call *call, const struct attempt *attempt, const struct verdict *verdict,
                        const struct retry *retry)
 {
 	int node = call->last_node;
 	bool conflict = call->on_standby && strcmp(attempt->sqlstate, "40001") == 0; /* with recovery, of this standby */
+	/* A read that was none is no retry of a failure: the answer was clear, and comes once in a call. */
 	if (standby_says_no(call, attempt))
 		call->intent = DBHA_WRITE;
-	else if (is_final(call, attempt, retry))
+	else if (is_final(call, attempt, retry) || !may_send_again(call))
 		return false;
 	else if (retry->action == RETRY_ELSEWHERE || conflict)
 		call->avoid |= 1u << node;

@@ -31,6 +31,12 @@ enum monitor_mode {
 	MONITOR_ON,
 };
 
+/* libpq's values of load_balance_hosts. */
+enum load_balance {
+	LOAD_BALANCE_DISABLE,
+	LOAD_BALANCE_RANDOM,
+};
+
 enum probe_profile {
 	PROBE_NORMAL,
 	PROBE_AGGRESSIVE,
@@ -53,6 +59,7 @@ struct config_node {
 /* The library's own options. Every member ends in its unit; lib/policy/option.c names each one's member by offsetof. */
 struct config_options {
 	int target_session_attrs; /* an enum target */
+	int load_balance_hosts;   /* an enum load_balance */
 	int call_timeout_ms;
 	int connect_timeout_ms;
 	int pool_min_size;
@@ -71,6 +78,7 @@ struct config_options {
 	int max_lag_ms; /* 0: no limit */
 	int retry_backoff_ms;
 	int retry_backoff_max_ms;
+	int retry_budget;         /* percent; 0: no limit */
 	int statement_cache_size; /* per connection; 0: nothing is prepared */
 	int log_level;            /* enum trace_level of base/trace.h */
 	char *log_file;           /* path, "stderr", or NULL */

@@ -14,6 +14,8 @@
 /* In the order of enum target. */
 static const char *const target_words[] = {"any",     "read-write",     "read-only", "primary",
                                            "standby", "prefer-standby", NULL};
+/* In the order of enum load_balance. */
+static const char *const balance_words[] = {"disable", "random", NULL};
 /* In the order of the levels of base/trace. */
 static const char *const level_words[] = {"off", "error", "warning", "info", "debug", NULL};
 
@@ -55,6 +57,10 @@ static const struct option options[] = {
              "any, read-write, read-only, primary, standby, prefer-standby",
              "Which node serves work that does not say whether it reads or writes, with libpq's meaning. libpq's own "
              "default is any; here it is primary, because work that says nothing may write."),
+    ENUM_ROW(
+        load_balance_hosts, "random", balance_words, "disable, random",
+        "Which of several standbys serves a read. random: of two drawn at random the one with less work in flight and "
+        "the shorter round trip; disable: the first usable one of the list. libpq's own default is disable."),
     TIME_ROW("call_timeout", call_timeout_ms, "30s", 1, DAY, 1, "1ms to 1d",
              "Deadline of a call that names none: DNS, connecting, waiting, execution and retries together."),
     TIME_ROW("connect_timeout", connect_timeout_ms, "5s", 100, HOUR, SECOND,
@@ -93,6 +99,10 @@ static const struct option options[] = {
              "Upper bound of the first random pause between two attempts; it doubles with each one."),
     TIME_ROW("retry_backoff_max", retry_backoff_max_ms, "1s", 1, 10 * MINUTE, 1, "1ms to 10min",
              "Largest upper bound of the random pause between two attempts."),
+    INTEGER_ROW(
+        retry_budget, "20", 0, 100, "0 to 100",
+        "Most statements sent again, in percent of the handle's statements, beside a burst for every connection "
+        "it may hold and ten a second; beyond it a failed statement is reported, not tried again. 0: no limit."),
     INTEGER_ROW(statement_cache_size, "100", 0, 10000, "0 to 10000",
                 "Prepared statements kept per connection; 0: nothing is prepared, as some poolers need."),
     ENUM_ROW(log_level, "off", level_words, "off, error, warning, info, debug, or their numbers 0 to 4",

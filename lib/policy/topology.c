@@ -50,6 +50,18 @@ static bool still_troubled(const struct node_view *node, const struct observatio
 }
 
 /*
+ * The round trip with a new one taken in: an exponentially weighted mean, a quarter of each new value, so that a server that
+ * is slow again and again stays so between its better moments. Of each two in a row the shorter counts: one probe alone
+ * that was slow is more often the fault of a busy process than of the server, and says nothing.
+ */
+static int64_t smoothed(const struct node_view *node, int64_t latency_us)
+{
+	bool slower = node->latency_us >= 0 && latency_us > node->latency_us;
+	int64_t value = slower ? node->latency_us : latency_us;
+	return node->round_trip_us ? node->round_trip_us + (value - node->round_trip_us) / 4 : value;
+}
+
+/*
  * An answer: takes over what was seen; a restarted server starts a new generation. What could not be read this time (0)
  * stays as it was: not being told a timeline or an identifier is no reason to trust a server that has been judged by it.
  */
@@ -75,6 +87,8 @@ static void take_answer(struct node_view *node, const struct observation *o, str
 		node->system_identifier = o->system_identifier;
 	if (o->started_us)
 		node->started_us = o->started_us;
+	if (o->kept)
+		node->round_trip_us = smoothed(node, o->latency_us);
 	node->latency_us = o->latency_us;
 	node->seen_us = o->at_us;
 	node->silences = 0;
@@ -277,6 +291,16 @@ static void find_primary(struct view *view, struct topology_events *events)
 	view->primary = primary;
 }
 
+/* A node that was seen out of service, or restarted unseen, warms up. The first sight of a node is no return. */
+static void follow_return(struct node_view *node, const struct node_view *before, const struct observation *o)
+{
+	bool usable = dbha__topology_usable(node);
+	if (usable && before->seen && (!dbha__topology_usable(before) || before->generation != node->generation))
+		node->back_us = o->at_us;
+	int64_t steps = node->back_us ? (o->at_us - node->back_us) / WARMING_STEP_US : WARMING_STEPS;
+	node->warming = steps < WARMING_STEPS ? WARMING_STEPS - (int)steps : 0;
+}
+
 /* Whether a waiter could be routed differently by the new state of a node. */
 static bool routes_differently(const struct node_view *a, const struct node_view *b)
 {
@@ -321,6 +345,7 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 	raise_timeline(view);
 	judge_fence(view, events);
 	find_primary(view, events);
+	follow_return(node, &before, o);
 
 	if (before.state != node->state || before.role != node->role)
 		add_event(events, DBHA_EVENT_NODE, o->node);

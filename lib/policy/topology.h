@@ -55,6 +55,13 @@ struct observation {
  */
 #define TROUBLE_HOLD_US ((int64_t)5000000)
 
+/*
+ * A node that comes back is given work by and by: a sixteenth of its share of the reads at first, and twice as much after each
+ * of these. Its caches are cold, and every process that uses it has seen it come back within the same second.
+ */
+#define WARMING_STEP_US ((int64_t)1000000)
+#define WARMING_STEPS   4
+
 /* One node as last seen. */
 struct node_view {
 	enum dbha_state state;
@@ -67,16 +74,19 @@ struct node_view {
 	uint64_t lsn;
 	uint64_t system_identifier;
 	int64_t started_us;
-	int64_t latency_us;   /* -1: never answered */
-	int64_t seen_us;      /* monotonic, of the last answer; -1: never */
-	int64_t lag_ms;       /* -1: not known */
-	int64_t lag_bytes;    /* -1: not known */
-	bool behind;          /* it lags by more than max_lag, see dbha__lag_behind */
-	int64_t observed_us;  /* monotonic, of the last observation, be it a failure; -1: never */
-	enum failure trouble; /* see TROUBLE_HOLD_US; FAILURE_NONE: there is none */
-	int64_t trouble_us;   /* when it was reported last */
-	int silences;         /* probes without an answer, in a row */
-	uint64_t generation;  /* connections of an older one are closed; goes up at a restart and at fencing */
+	int64_t latency_us;    /* of the last answer; -1: never answered */
+	int64_t round_trip_us; /* of probes over a kept connection, smoothed; 0: none was answered yet */
+	int64_t back_us;       /* monotonic, when it last came back from an outage, or restarted; 0: never */
+	int warming;           /* it came back a while ago: it takes one read in 2^warming of its share; 0: all */
+	int64_t seen_us;       /* monotonic, of the last answer; -1: never */
+	int64_t lag_ms;        /* -1: not known */
+	int64_t lag_bytes;     /* -1: not known */
+	bool behind;           /* it lags by more than max_lag, see dbha__lag_behind */
+	int64_t observed_us;   /* monotonic, of the last observation, be it a failure; -1: never */
+	enum failure trouble;  /* see TROUBLE_HOLD_US; FAILURE_NONE: there is none */
+	int64_t trouble_us;    /* when it was reported last */
+	int silences;          /* probes without an answer, in a row */
+	uint64_t generation;   /* connections of an older one are closed; goes up at a restart and at fencing */
 	char why[DBHA_WHY_MAX];
 };
 

@@ -126,6 +126,7 @@ static int start_locked(dbha *h) REQUIRES(h->lock)
 	if (!h->resolver)
 		return ENOMEM;
 	world.resolver = h->resolver;
+	h->began_us = now;
 	dbha__monitor_init(&h->monitor, &world, now);
 	dbha__connector_init(&h->connector, &h->monitor, h, now);
 	dbha__monitor_adopt(&h->monitor, now);
@@ -173,6 +174,7 @@ static void revive_locked(dbha *h) REQUIRES(h->lock)
 	memset(&h->handle_stats, 0, sizeof h->handle_stats);
 	dbha__view_reset_after_fork(&h->view, h->config.n_nodes);
 	atomic_store(&h->randomness, dbha__rng_entropy(h));
+	atomic_store(&h->retries_spent, 0);
 	atomic_store(&h->refs, 1);
 	atomic_store(&h->started, false);
 }

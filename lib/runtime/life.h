@@ -32,7 +32,9 @@ struct dbha { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	_Atomic unsigned fork_generation; /* of the process it runs in */
 	_Atomic uint64_t next_ticket;     /* order of arrival of calls */
 	_Atomic uint64_t randomness;
-	struct mutex lock; /* starting, stopping, reviving */
+	_Atomic int64_t retries_spent; /* see policy/budget */
+	int64_t began_us;              /* when it was started in this process */
+	struct mutex lock;             /* starting, stopping, reviving */
 	struct trace trace;
 	struct wake wake;
 	struct resolver *resolver;

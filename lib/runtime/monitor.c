@@ -14,7 +14,7 @@
 #define SEARCH_HARD_US    (30 * (int64_t)1000000)
 #define SEARCH_LONG_US    (300 * (int64_t)1000000)
 #define SEARCH_SLOWER     10
-/* Connects to a node that is down, while there is no primary: at most one in so many milliseconds. */
+/* Connects to a node that is down, while there is no primary or calls ask for it: one in so many milliseconds. */
 #define DIAL_PAUSE_MAX_MS 100
 
 void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *world, int64_t now)
@@ -31,8 +31,10 @@ void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *wor
 	monitor->rng.state = dbha__rng_entropy(monitor);
 	monitor->alarm_us = now - ALARM_GAP_US;
 	monitor->no_primary_since_us = -1;
-	for (int i = 0; i < world->config->n_nodes; i++)
+	for (int i = 0; i < world->config->n_nodes; i++) {
 		monitor->probes[i].due_us = now;
+		monitor->probes[i].in_step = true;
+	}
 }
 
 void dbha__monitor_fini(struct monitor *monitor)
@@ -75,20 +77,42 @@ static bool searching(const struct monitor *monitor, int64_t now)
 	return monitor->no_primary_since_us >= 0 && now - monitor->no_primary_since_us < SEARCH_LONG_US;
 }
 
+/*
+ * How long to leave a node alone that could not be connected to: longer with each failure, and drawn from half of that to
+ * one and a half, because what made this process dial has made all the others dial in the same millisecond.
+ */
+static int64_t dial_pause(struct monitor *monitor, const struct probe *probe)
+{
+	int64_t pause = ms_to_us(monitor->world.config->options.probe_interval_fast_ms);
+	for (int i = 0; i < probe->dial_failures && pause < ms_to_us(DIAL_PAUSE_MAX_MS); i++)
+		pause *= 2;
+	if (pause > ms_to_us(DIAL_PAUSE_MAX_MS))
+		pause = ms_to_us(DIAL_PAUSE_MAX_MS);
+	return pause / 2 + (int64_t)dbha__rng_below(&monitor->rng, (uint64_t)pause + 1);
+}
+
+/* Asking over an open connection is cheap; connecting to a node that is down is not, for anybody, however many want it. */
+static int64_t earliest(const struct probe *probe, int64_t now)
+{
+	bool free = probe->conn || probe->dial_failures == 0 || probe->not_before_us < now;
+	return free ? now : probe->not_before_us;
+}
+
 /* How long to rest before the next probe of a node. */
-static int64_t pause_of(struct monitor *monitor, const struct probe *probe, int64_t now)
+static int64_t pause_of(struct monitor *monitor, struct probe *probe, int64_t now)
 {
 	const struct config_options *options = &monitor->world.config->options;
-	if (!searching(monitor, now))
-		return jittered(monitor, ms_to_us(options->probe_interval_ms));
-	int64_t pause = ms_to_us(options->probe_interval_fast_ms);
+	int64_t pause = ms_to_us(options->probe_interval_fast_ms), most = ms_to_us(options->probe_interval_ms);
+	if (!searching(monitor, now)) {
+		bool in_step = probe->in_step;
+		probe->in_step = false;
+		return in_step ? (int64_t)dbha__rng_below(&monitor->rng, (uint64_t)most) : jittered(monitor, most);
+	}
 	if (now - monitor->no_primary_since_us > SEARCH_HARD_US)
 		pause *= SEARCH_SLOWER;
-	/* Asking over an open connection is cheap; connecting to a node that is down is not, for anybody. */
-	for (int i = 0; !probe->conn && i < probe->dial_failures && pause < ms_to_us(DIAL_PAUSE_MAX_MS); i++)
-		pause *= 2;
-	int64_t most = ms_to_us(options->probe_interval_ms);
-	return jittered(monitor, pause < most ? pause : most);
+	pause = jittered(monitor, pause < most ? pause : most);
+	int64_t closed = earliest(probe, now) - now;
+	return pause > closed ? pause : closed;
 }
 
 /* A suspect that let its time pass is asked again at once: the silence has paced it, and others wait for the verdict. */
@@ -101,23 +125,12 @@ static void rest(struct monitor *monitor, int i, int64_t now)
 	probe->due_us = urgent ? now : now + pause_of(monitor, probe, now);
 }
 
-/* A node that cannot be connected to keeps its pause, however many ask: between two dials, up to DIAL_PAUSE_MAX_MS. */
-static int64_t earliest(const struct monitor *monitor, const struct probe *probe, int64_t now)
-{
-	if (probe->conn || probe->dial_failures == 0)
-		return now;
-	int64_t pause = ms_to_us(monitor->world.config->options.probe_interval_fast_ms);
-	for (int i = 0; i < probe->dial_failures && pause < ms_to_us(DIAL_PAUSE_MAX_MS); i++)
-		pause *= 2;
-	int64_t at = probe->began_us + (pause < ms_to_us(DIAL_PAUSE_MAX_MS) ? pause : ms_to_us(DIAL_PAUSE_MAX_MS));
-	return at > now ? at : now;
-}
-
 static void probe_all_now(struct monitor *monitor, int64_t now)
 {
 	for (int i = 0; i < monitor->view.n_nodes; i++) {
 		struct probe *probe = &monitor->probes[i];
-		int64_t at = earliest(monitor, probe, now);
+		int64_t at = earliest(probe, now);
+		probe->in_step = true;
 		if (probe->phase == PROBE_RESTING && at < probe->due_us)
 			probe->due_us = at;
 	}
@@ -274,6 +287,7 @@ static void dial_failed(struct monitor *monitor, int i, enum failure failure, co
 {
 	struct probe *probe = &monitor->probes[i];
 	probe->dial_failures++;
+	probe->not_before_us = probe->began_us + dial_pause(monitor, probe);
 	dbha__resolver_refresh(monitor->world.resolver, i, now);
 	observe_failure(monitor, i, failure, why, now);
 	rest(monitor, i, now);

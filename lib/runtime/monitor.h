@@ -41,7 +41,10 @@ struct probe {
 	int64_t began_us;
 	int64_t deadline;
 	int64_t due_us;
-	int dial_failures;   /* in a row */
+	int dial_failures;     /* in a row */
+	int64_t not_before_us; /* the next dial after one that failed */
+	bool
+	    in_step; /* the last one was at the time of an incident, as in every other process: leave their step at the next rest */
 	uint64_t statements; /* that the node had done by the beginning of the probe, or of its extension */
 };
 

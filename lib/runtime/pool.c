@@ -87,10 +87,15 @@ static void unlink_idle(struct pool *pool, struct dbha_conn *slot)
 	pool->counts.idle--;
 }
 
+static void show_load(struct pool *pool)
+{
+	atomic_store_explicit(&pool->load, pool->counts.used + pool->counts.waiting, memory_order_relaxed);
+}
+
 static void set_used(struct pool *pool, int used)
 {
 	pool->counts.used = used;
-	atomic_store_explicit(&pool->in_use, used, memory_order_relaxed);
+	show_load(pool);
 }
 
 /* By ticket, from the end: a newcomer stands last, one who was sent here from another node gets its place back. */
@@ -110,6 +115,7 @@ static void enqueue(struct pool *pool, struct waiter *waiter)
 	else
 		pool->first = waiter;
 	pool->counts.waiting++;
+	show_load(pool);
 }
 
 static void dequeue(struct pool *pool, struct waiter *waiter)
@@ -123,6 +129,7 @@ static void dequeue(struct pool *pool, struct waiter *waiter)
 	else
 		pool->last = waiter->prev;
 	pool->counts.waiting--;
+	show_load(pool);
 }
 
 /* ---- serving ----------------------------------------------------------------------------------------------- */
@@ -295,8 +302,9 @@ int dbha__pool_claim(struct pool *pool, int most)
 {
 	dbha__mutex_lock(&pool->lock);
 	int n = pool->open && !pool->stopped ? dbha__pool_wanted(&pool->limits, &pool->counts) : 0;
-	if (n > most)
-		n = most;
+	if (n > most - pool->counts.connecting)
+		n = most - pool->counts.connecting;
+	n = n > 0 ? n : 0;
 	pool->counts.connecting += n;
 	dbha__mutex_unlock(&pool->lock);
 	return n;

@@ -50,7 +50,7 @@ struct pool {
 	struct waiter *first;
 	uint64_t generation;
 	struct pool_counts counts;
-	_Atomic int in_use; /* counts.used, for those who route without the lock */
+	_Atomic int load; /* counts.used and counts.waiting together, for those who route without the lock */
 	bool open;
 	bool stopped; /* for good */
 	struct dbha_conn *idle_oldest;
@@ -106,7 +106,10 @@ void dbha__pool_dispose(struct dbha_conn *list);
 
 /* ---- for the connector -------------------------------------------------------------------------------------- */
 
-/* Reserves places for as many connects as are wanted now, at most `most`; returns how many. Each ends with one of the two below. */
+/*
+ * Reserves places for as many connects as are wanted now, so that at most `most` are under way; returns how many are new. Each
+ * ends with one of the two below.
+ */
 int dbha__pool_claim(struct pool *pool, int most);
 
 /* A connect has succeeded: the new connection joins. NULL, or the place itself if the pool does not want it any more. */

@@ -928,6 +928,105 @@ START_TEST(random_sequences_keep_the_promise)
 }
 END_TEST
 
+/* A standby is observed at a time in seconds; whether it warms up afterwards, and how far it has got. */
+static const struct warming_script {
+	const char *name;
+	struct {
+		struct observation o;
+		int warming;
+	} steps[10]; /* ends where at_us is 0 */
+} warming_scripts[] = {
+    {"the first sight of a node is no return", {{KEPT(1, 1, 1), 0}, {KEPT(1, 1, 2), 0}}},
+    {"a node that was down takes on work by and by",
+     {{KEPT(1, 1, 1), 0},
+      {FAILED_AT(1, UNREACHABLE, 2), 0},
+      {KEPT(1, 1, 3), 4},
+      {KEPT(1, 1, 3.9), 4},
+      {KEPT(1, 1, 4), 3},
+      {KEPT(1, 1, 5.5), 2},
+      {KEPT(1, 1, 6), 1},
+      {KEPT(1, 1, 7), 0}}},
+    {"a node that was down before it was ever up", {{FAILED_AT(1, STARTING, 1), 0}, {KEPT(1, 1, 2), 4}}},
+    {"a node that was silent",
+     {{KEPT(1, 1, 1), 0},
+      {FAILED_AT(1, SILENT, 2), 0},
+      {FAILED_AT(1, SILENT, 3), 0},
+      {FAILED_AT(1, SILENT, 4), 0},
+      {KEPT(1, 1, 5), 4}}},
+    {"a suspicion that is cleared up is no outage",
+     {{KEPT(1, 1, 1), 0}, {FAILED_AT(1, SILENT, 2), 0}, {FAILED_AT(1, LOST, 3), 0}, {KEPT(1, 1, 5), 0}}},
+    {"a full node is none either", {{KEPT(1, 1, 1), 0}, {FAILED_AT(1, FULL, 2), 0}, {KEPT(1, 1, 9), 0}}},
+    {"a node that goes again begins again",
+     {{KEPT(1, 1, 1), 0},
+      {FAILED_AT(1, UNREACHABLE, 2), 0},
+      {KEPT(1, 1, 3), 4},
+      {KEPT(1, 1, 5), 2},
+      {FAILED_AT(1, UNREACHABLE, 6), 1},
+      {KEPT(1, 1, 6.5), 4}}},
+};
+
+START_TEST(a_node_that_comes_back_warms_up)
+{
+	const struct warming_script *script = &warming_scripts[_i];
+	struct view view;
+	struct topology_events events = {0};
+	dbha__topology_init(&view, 2);
+	for (size_t i = 0; script->steps[i].o.at_us; i++) {
+		dbha__topology_apply(&view, &script->steps[i].o, PROBE_FAILURES, &events);
+		ck_assert_msg(view.nodes[1].warming == script->steps[i].warming, "%s, step %d: %d, expected %d", script->name,
+		              (int)i, view.nodes[1].warming, script->steps[i].warming);
+	}
+}
+END_TEST
+
+/* A restart between two probes leaves no other trace than the time of the start. */
+START_TEST(a_node_that_restarted_unseen_warms_up)
+{
+	struct view view;
+	struct topology_events events = {0};
+	struct observation o = KEPT(0, 1, 1);
+	dbha__topology_init(&view, 1);
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	o.at_us += 1000000;
+	o.started_us += 7;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(view.nodes[0].warming, WARMING_STEPS);
+	ck_assert_int_eq(view.nodes[0].back_us, o.at_us);
+}
+END_TEST
+
+START_TEST(round_trips_are_smoothed)
+{
+	struct view view;
+	struct topology_events events = {0};
+	struct observation o = KEPT(0, 1, 1);
+	const struct node_view *node = &view.nodes[0];
+	dbha__topology_init(&view, 1);
+	/* The time of a connect, with its passwords and keys, is none. */
+	o.kept = false;
+	o.latency_us = 90000;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(node->round_trip_us, 0);
+	ck_assert_int_eq(node->latency_us, 90000);
+	o.kept = true;
+	o.latency_us = 400;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(node->round_trip_us, 400);
+	/* One slow one alone is taken for an accident, the second shows at once, and is forgotten in the end. */
+	o.latency_us = 400400;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(node->round_trip_us, 400);
+	o.latency_us = 400800;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(node->round_trip_us, 100400);
+	o.latency_us = 400;
+	for (int i = 0; i < 20; i++)
+		dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_lt(node->round_trip_us, 1000);
+	ck_assert_int_gt(node->round_trip_us, 399);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tcase = tcase_create("topology");
@@ -942,6 +1041,9 @@ int main(void)
 	tcase_add_test(tcase, usable_follows_state_role_and_fence);
 	tcase_add_test(tcase, the_largest_cluster_loses_no_event);
 	tcase_add_test(tcase, every_setting_of_probe_failures_is_kept_to);
+	tcase_add_loop_test(tcase, a_node_that_comes_back_warms_up, 0, sizeof warming_scripts / sizeof warming_scripts[0]);
+	tcase_add_test(tcase, a_node_that_restarted_unseen_warms_up);
+	tcase_add_test(tcase, round_trips_are_smoothed);
 	tcase_add_loop_test(tcase, random_sequences_keep_the_promise, 0, sizeof worlds / sizeof worlds[0]);
 	Suite *suite = suite_create("topology");
 	suite_add_tcase(suite, tcase);
