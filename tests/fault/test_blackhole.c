@@ -2,7 +2,7 @@
  * test_blackhole: the primary's packets vanish, a standby is promoted, and an application goes on. How long after the
  * promoted node accepts writes is the first one acknowledged: where the silence had been noticed, and where it had not?
  *
- * Ten runs of each on one cluster, with the options' defaults; the old primary comes back before it is rebuilt, and must
+ * Ten runs of each on one cluster, the old primary comes back before it is rebuilt, and must
  * not get a row. When the promoted node accepts writes, it is asked itself, past the library.
  */
 #include <stdio.h>
@@ -33,9 +33,9 @@ static void servers(void)
 	cluster_catch_up(&c, 3, 1);
 }
 
-static dbha *open_all(void)
+static dbha *open_all(const char *options)
 {
-	dbha *h = open_handle(cluster_url(&c, NULL, NULL));
+	dbha *h = open_handle(cluster_url(&c, NULL, options));
 	dbha_error err;
 	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
 	return h;
@@ -69,7 +69,8 @@ static void old_primary_returns(dbha *h, struct load *load)
 
 static void fail_over(bool noticed, struct figures *figures)
 {
-	dbha *h = open_all();
+	/* How long the silence took to be noticed is not what is measured: a shorter probe_timeout shortens the test. */
+	dbha *h = open_all(noticed ? "probe_timeout=300ms" : NULL);
 	struct load *load = load_start(h, true);
 	load_expect_writes(load, 20);
 	load_expect_reads(load, 20);
@@ -90,7 +91,8 @@ static void fail_over(bool noticed, struct figures *figures)
 	handles_close();
 	load_free(load);
 	cluster_ask(&c, primary, "TRUNCATE rows");
-	cluster_do(&c, "follow 3 %d", primary);
+	/* Not "follow": it may have had more of the old primary than the one that was promoted. */
+	cluster_do(&c, "rejoin 3 %d", primary);
 	cluster_do(&c, "rejoin %d %d", standby, primary);
 }
 
