@@ -8,11 +8,10 @@
 #include "net.h"
 #include "work.h"
 
-/* Known within interval + timeout x failures: 1 s. */
-#define AGGRESSIVE          "probe_interval=250ms&probe_timeout=250ms&probe_failures=3"
+/* From the last packet to the state: probe_interval + probe_timeout x probe_failures at most. */
+#define AGGRESSIVE          "probe_profile=aggressive"
 #define AGGRESSIVE_LIMIT_MS 1000
-/* The same of the defaults, which are 1 s, 1 s and 3. */
-#define DEFAULT_LIMIT_MS    4000
+#define DEFAULT_LIMIT_MS    3000
 
 static struct cluster c;
 
@@ -74,8 +73,8 @@ START_TEST(a_node_whose_packets_vanish_is_known_silent_in_time)
 		measure_silence(i < 2 ? 3 : 1, true, &ordinary, &aggressive);
 	figures_print(&ordinary);
 	figures_print(&aggressive);
-	ck_assert_int_le(figures_worst_us(&ordinary) / 1000, DEFAULT_LIMIT_MS + SLACK_MS);
-	ck_assert_int_le(figures_worst_us(&aggressive) / 1000, AGGRESSIVE_LIMIT_MS + SLACK_MS);
+	ck_assert_int_le(figures_worst_us(&ordinary) / 1000, DEFAULT_LIMIT_MS);
+	ck_assert_int_le(figures_worst_us(&aggressive) / 1000, AGGRESSIVE_LIMIT_MS);
 }
 END_TEST
 
@@ -87,8 +86,8 @@ START_TEST(a_node_whose_processes_are_stopped_is_known_silent_in_time)
 	measure_silence(1, false, &ordinary, &aggressive);
 	figures_print(&ordinary);
 	figures_print(&aggressive);
-	ck_assert_int_le(figures_worst_us(&ordinary) / 1000, DEFAULT_LIMIT_MS + SLACK_MS);
-	ck_assert_int_le(figures_worst_us(&aggressive) / 1000, AGGRESSIVE_LIMIT_MS + SLACK_MS);
+	ck_assert_int_le(figures_worst_us(&ordinary) / 1000, DEFAULT_LIMIT_MS);
+	ck_assert_int_le(figures_worst_us(&aggressive) / 1000, AGGRESSIVE_LIMIT_MS);
 }
 END_TEST
 
