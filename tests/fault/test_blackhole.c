@@ -41,7 +41,7 @@ static dbha *open_all(const char *options)
 	return h;
 }
 
-/* The first acknowledgement after the black hole; one that was on its way when the packets vanished does not count. */
+/* The first acknowledgement of a write begun after the black hole: one that was on its way then was the old primary's. */
 static int64_t first_write_us(struct load *load)
 {
 	WAIT_FOR(atomic_load(&load->marked_us) > 0, PATIENCE_MS);

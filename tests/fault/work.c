@@ -65,10 +65,11 @@ static void count_error(struct load *load, atomic_long *errors, const dbha_error
 		load->first_error = *err;
 }
 
-static void note_write(struct load *load)
+static void note_write(struct load *load, int64_t began_us)
 {
 	long long unset = 0;
-	atomic_compare_exchange_strong(&load->marked_us, &unset, now_us());
+	if (began_us >= atomic_load(&load->mark_us))
+		atomic_compare_exchange_strong(&load->marked_us, &unset, now_us());
 }
 
 static void *write_rows(void *arg)
@@ -83,11 +84,12 @@ static void *write_rows(void *arg)
 		snprintf(id, sizeof id, "%ld", number);
 		dbha_request rq = DBHA_REQUEST(.sql = "INSERT INTO rows (id) VALUES ($1)", .intent = DBHA_WRITE, .n_params = 1,
 		                               .values = values, .timeout_ms = 30000);
+		int64_t began = now_us();
 		int code = dbha_exec(load->h, &rq, &result, &err);
 		PQclear(result);
 		load->acknowledged[number] = code == DBHA_OK;
 		if (code == DBHA_OK) {
-			note_write(load);
+			note_write(load, began);
 			atomic_fetch_add(&load->writes, 1);
 		} else if (err.outcome_unknown) {
 			atomic_fetch_add(&load->unknown, 1);
@@ -124,6 +126,7 @@ struct load *load_start(dbha *h, bool gently)
 
 void load_mark(struct load *load)
 {
+	atomic_store(&load->mark_us, now_us());
 	atomic_store(&load->marked_us, 0);
 }
 

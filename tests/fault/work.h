@@ -38,7 +38,8 @@ struct load {
 	atomic_bool stop;
 	pthread_t writer, reader;
 	atomic_long writes, unknown, write_errors, reads, read_errors;
-	atomic_llong marked_us; /* when the first write after load_mark was acknowledged; 0: not yet */
+	atomic_llong mark_us;   /* of load_mark */
+	atomic_llong marked_us; /* when the first write that was begun after it was acknowledged; 0: not yet */
 	atomic_long next_id;
 	dbha_error first_error;
 	bool acknowledged[LOAD_IDS_MAX];
