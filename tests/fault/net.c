@@ -9,6 +9,8 @@
 
 #include "cluster.h"
 
+#define LEADS_MAX 8
+
 static const char tables[] =
     "table inet fault {\n"
     "  set dark { type inet_service; }\n"
@@ -92,10 +94,26 @@ long net_syns(int port)
 	return at ? atol(at + strlen(key)) : 0;
 }
 
+/* What leads where. The map of the filter is written anew, since an element that is there takes no other value. */
+static struct {
+	char from[64];
+	int to_port;
+} leads[LEADS_MAX];
+
 void net_lead(const char *address, int port, int to_port)
 {
-	filter("add element ip names leads { %s . %d : 127.0.0.1 . 1 }\n"
-	       "delete element ip names leads { %s . %d }\n"
-	       "add element ip names leads { %s . %d : 127.0.0.1 . %d }\n",
-	       address, port, address, port, address, port, to_port);
+	char from[64], rules[LEADS_MAX * 128] = "flush map ip names leads\n";
+	int i = 0;
+	snprintf(from, sizeof from, "%s . %d", address, port);
+	while (i < LEADS_MAX && leads[i].to_port && strcmp(leads[i].from, from) != 0)
+		i++;
+	ck_assert_int_lt(i, LEADS_MAX);
+	memcpy(leads[i].from, from, sizeof from);
+	leads[i].to_port = to_port;
+	for (i = 0; i < LEADS_MAX && leads[i].to_port; i++) {
+		size_t used = strlen(rules);
+		snprintf(rules + used, sizeof rules - used, "add element ip names leads { %s : 127.0.0.1 . %d }\n",
+		         leads[i].from, leads[i].to_port);
+	}
+	ck_assert_msg(load_rules(rules), "nft refuses: %s", rules);
 }
