@@ -66,7 +66,8 @@ main() {
 	trap cleanup EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
-	unshare "${namespaces[@]}" "$SELF" --inside "$@" &
+	# Its parent's SIGKILL must not leave it behind.
+	setpriv --pdeathsig KILL unshare "${namespaces[@]}" "$SELF" --inside "$@" &
 	ENTERED=$!
 	wait "$ENTERED" || status=$?
 	ENTERED=
