@@ -22,7 +22,7 @@ SUITES=(
 	"unit     600  counted  the pure parts, without a server"
 	"harness  300  counted  tests/cluster/pgcluster itself, as root and as an unprivileged user"
 	"cluster  900  counted  the library on real servers"
-	"fault    600  counted  packets dropped, names that move, disks that fill: real faults in namespaces of their own"
+	"fault    900  counted  packets dropped, names that move, disks that fill: real faults in namespaces of their own"
 	"asan     1500 counted  unit and cluster with the address and undefined-behaviour sanitizers"
 	"tsan     1500 counted  unit and cluster with the thread sanitizer"
 	"fuzz     600  any      the corpora, and 60 s of libFuzzer"
