@@ -92,24 +92,31 @@ static int report(const struct call *call, const struct attempt *attempt, const 
 }
 
 /*
- * 25006 on a write. Either the node is no longer the primary: then the view will say so, and the write goes where it
- * belongs. Or its sessions are read-only by configuration: then asking again would give the same answer for ever.
+ * 25006 on a write. The node may no longer be the primary: then the view will say so, and the write goes where it belongs.
+ * Its sessions may have been made read-only, as some do around a switchover: then the write waits until that is over. Or they have
+ * never been anything else, or it is the statement itself: then asking again would give the same answer for ever.
  */
-static bool still_the_primary(struct call *call, int node, int64_t refused_us)
+static bool refused_for_good(struct call *call, int node, int64_t refused_us)
 {
 	dbha *h = call->h;
 	int64_t until = refused_us + SECOND_LOOK_US < call->deadline ? refused_us + SECOND_LOOK_US : call->deadline;
+	bool waited = false;
 	for (;;) {
 		struct shared_view *shared = dbha__view_take(&h->view);
-		bool looked = shared->view.nodes[node].seen_us > refused_us;
+		const struct node_view *seen = &shared->view.nodes[node];
+		bool looked = seen->seen_us > refused_us;
+		bool passing = looked && seen->read_only && seen->was_writable;
 		bool primary = shared->view.primary == node;
 		dbha__view_drop(shared);
 		if (!primary)
 			return false;
-		if (looked)
-			return true;
+		if (looked && !passing)
+			return !waited;
+		waited = waited || passing;
+		if (waited)
+			until = call->deadline;
 		if (dbha__clock_now() >= until || !dbha__call_pause(call))
-			return false;
+			return waited;
 	}
 }
 
@@ -146,7 +153,7 @@ static bool is_final(struct call *call, const struct attempt *attempt, const str
 		return false;
 	/* Sent to a standby on purpose, and refused by this one before: no other has another answer. */
 	bool refused_before = call->on_standby && (call->avoid & 1u << call->last_node);
-	return refused_before || still_the_primary(call, call->last_node, dbha__clock_now());
+	return refused_before || refused_for_good(call, call->last_node, dbha__clock_now());
 }
 
 /*

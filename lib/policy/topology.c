@@ -82,6 +82,7 @@ static void take_answer(struct node_view *node, const struct observation *o, str
 		node->timeline = o->timeline;
 	node->role = role;
 	node->read_only = o->read_only;
+	node->was_writable = role == DBHA_ROLE_PRIMARY && (node->was_writable || !o->read_only);
 	node->lsn = o->lsn;
 	if (o->system_identifier)
 		node->system_identifier = o->system_identifier;

@@ -70,6 +70,7 @@ struct node_view {
 	bool foreign;        /* it last answered for another cluster */
 	bool fenced;         /* its last role was a primary below the cluster's timeline */
 	bool read_only;
+	bool was_writable; /* a primary that has been seen with sessions that write: read-only ones may be for a while */
 	uint32_t timeline;
 	uint64_t lsn;
 	uint64_t system_identifier;

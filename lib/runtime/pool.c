@@ -386,8 +386,8 @@ static struct dbha_conn *take_idle(struct pool *pool)
 }
 
 /*
- * shutdown(2) under the lock is the one system call made there: it does not block, and the lock is what keeps a connection
- * in use from being closed by its user at the same moment.
+ * shutdown(2), and setsockopt(2) before it, under the lock are the only system calls made there: they do not block, and the
+ * lock is what keeps a connection in use from being closed by its user at the same moment.
  */
 static void cut(struct dbha_conn *slot)
 {
@@ -400,6 +400,17 @@ static void cut_used(struct pool *pool)
 	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next)
 		if (slot->used)
 			cut(slot);
+}
+
+/* Of a generation that is over: what was sent and has not arrived is not to be executed either. */
+static void cut_off_used(struct pool *pool)
+{
+	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next) {
+		if (!slot->used)
+			continue;
+		slot->cut = true;
+		dbha__conn_cut_off(slot->conn);
+	}
 }
 
 int64_t dbha__pool_patrol(struct pool *pool, int64_t now)
@@ -447,7 +458,7 @@ struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t gener
 	pool->generation = generation;
 	pool->open = open;
 	if (renewed) {
-		cut_used(pool);
+		cut_off_used(pool);
 		list = take_idle(pool);
 	}
 	if (renewed || !open)

@@ -228,6 +228,15 @@ void dbha__conn_cut(struct conn *conn)
 		shutdown(conn->guard_fd, SHUT_RDWR);
 }
 
+void dbha__conn_cut_off(struct conn *conn)
+{
+	/* The close that follows resets the connection and throws away what is still to be sent. */
+	static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	if (conn->guard_fd >= 0)
+		setsockopt(conn->guard_fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	dbha__conn_cut(conn);
+}
+
 /* The opaque type is libpq's own under a name of the house: other floors do not see libpq. */
 struct conn_cancel *dbha__conn_cancel_new(const struct conn *conn)
 {

@@ -1,7 +1,7 @@
 /*
  * conn: one connection to one node. Connects without blocking, is cut, checked, and closed (also after fork).
  *
- * Never a lock: a conn belongs to one thread at a time. The one exception is dbha__conn_cut, see there.
+ * Never a lock: a conn belongs to one thread at a time. The exceptions are dbha__conn_cut and dbha__conn_cut_off, see there.
  */
 #ifndef DBHA_WIRE_CONN_H
 #define DBHA_WIRE_CONN_H
@@ -111,6 +111,12 @@ void dbha__conn_take_back(struct conn *conn);
  * sure that dbha__conn_close does not run. A system call that does not block.
  */
 void dbha__conn_cut(struct conn *conn);
+
+/*
+ * The same for a server that is shut out: what has not reached it yet never will. Without this the kernel goes on
+ * delivering, and a statement that was sent into a black hole would be executed when the old primary is back.
+ */
+void dbha__conn_cut_off(struct conn *conn);
 
 /*
  * A cancel request for what the connection is doing now; it outlives the connection. NULL: there is nothing to cancel.

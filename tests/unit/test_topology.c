@@ -675,6 +675,15 @@ START_TEST(read_only_sessions_are_news)
 	apply(&view, o);
 	ck_assert_uint_gt(view.version, version);
 	ck_assert_int_eq(view.primary, 0);
+	ck_assert(view.nodes[0].was_writable);
+	/* A standby has no say in it, nor what the node was before it became one. */
+	o = (struct observation)STANDBY(0, 1);
+	apply(&view, o);
+	ck_assert(!view.nodes[0].was_writable);
+	o = (struct observation)PRIMARY(0, 1);
+	o.read_only = true;
+	apply(&view, o);
+	ck_assert(!view.nodes[0].was_writable);
 }
 END_TEST
 
