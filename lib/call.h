@@ -23,6 +23,7 @@ struct call {
 	int pauses;      /* backoffs taken */
 	bool on_standby; /* the last connection was to a standby */
 	int last_node;   /* the last connection was to; -1: there was none */
+	const char *last_name;
 	int rounds;      /* connections it was tried on */
 	int sent;        /* times the statement was sent */
 	bool maybe_done; /* an attempt that is being repeated may have been executed (only where that is allowed) */

@@ -75,14 +75,14 @@ static int report(const struct call *call, const struct attempt *attempt, const 
 		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
 	if (retry->code == DBHA_ERR_TIMEOUT)
 		STATS_ADD(&h->stats[call->last_node], timeouts, 1);
-	dbha__fail(err, retry->code, "%s%s (%s, after %lld ms)", attempt->message, advice_for(retry),
-	           h->config.nodes[call->last_node].name, (long long)(dbha__clock_now() - call->began_us) / 1000);
+	dbha__fail(err, retry->code, "%s%s (%s, after %lld ms)", attempt->message, advice_for(retry), call->last_name,
+	           (long long)(dbha__clock_now() - call->began_us) / 1000);
 	if (retry->code == DBHA_ERR_SERVER)
 		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
 	err->retry_safe = retry->retry_safe;
 	err->outcome_unknown = retry->outcome_unknown || call->maybe_done;
 	err->attempts = call->sent;
-	snprintf(err->node, sizeof err->node, "%s", h->config.nodes[call->last_node].name);
+	snprintf(err->node, sizeof err->node, "%s", call->last_name);
 	return retry->code;
 }
 
@@ -156,7 +156,7 @@ static bool goes_again(struct call *call, const struct attempt *attempt, const s
 		return false;
 	else if (retry->action == RETRY_ELSEWHERE || conflict)
 		call->avoid |= 1u << node;
-	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name, attempt->message);
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->last_name, attempt->message);
 	if (verdict->effect == EFFECT_UNKNOWN && call->intent != DBHA_READ)
 		call->maybe_done = true;
 	STATS_ADD(&call->h->stats[node], retries, 1);
@@ -211,6 +211,7 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	if (call->last_node >= 0 && call->last_node != node)
 		STATS_ADD(&h->stats[node], reroutes, 1);
 	call->last_node = node;
+	call->last_name = slot->node_name;
 
 	struct attempt attempt;
 	attempt_on(call, slot, rq, &attempt);

@@ -26,6 +26,11 @@ enum target {
 	TARGET_PREFER_STANDBY,
 };
 
+enum discover {
+	DISCOVER_OFF,
+	DISCOVER_DNS,
+};
+
 enum probe_profile {
 	PROBE_NORMAL,
 	PROBE_AGGRESSIVE,
@@ -57,6 +62,8 @@ struct config_options {
 	int pool_max_idle_ms;
 	int pool_max_lifetime_ms; /* 0: no limit */
 	int pool_max_connecting;
+	int discover; /* an enum discover */
+	int resolve_interval_ms;
 	int probe_profile; /* an enum probe_profile */
 	int probe_interval_ms;
 	int probe_interval_fast_ms;

@@ -17,6 +17,9 @@ static const char *const target_words[] = {"any",     "read-write",     "read-on
 /* In the order of the levels of base/trace. */
 static const char *const level_words[] = {"off", "error", "warning", "info", "debug", NULL};
 
+/* In the order of enum discover. */
+static const char *const discover_words[] = {"off", "dns", NULL};
+
 /* In the order of enum probe_profile. */
 static const char *const profile_words[] = {"normal", "aggressive", NULL};
 
@@ -70,6 +73,11 @@ static const struct option options[] = {
              "A connection is replaced at this age, give or take some jitter; 0: no limit."),
     INTEGER_ROW(pool_max_connecting, "3", 1, 100, "1 to 100",
                 "Connection attempts under way at one time to each node, so that a failover is no stampede."),
+    ENUM_ROW(discover, "off", discover_words, "off, dns",
+             "What a host name with several addresses is. off: one node, its addresses are tried in turn; dns: each "
+             "address is a node of its own, which comes and goes with the answer of the name server."),
+    TIME_ROW("resolve_interval", resolve_interval_ms, "30s", SECOND, HOUR, 1, "1s to 1h",
+             "A host name is looked up again at this age; at failures, and while there is no primary, each second."),
     ENUM_ROW(probe_profile, "normal", profile_words, "normal, aggressive",
              "How soon a silent node is noticed, as defaults of the three options that follow. normal: within 2.8 s; "
              "aggressive: within 0.85 s (probe_interval 250ms, probe_timeout 200ms, probe_failures 3)."),

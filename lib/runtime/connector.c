@@ -72,7 +72,7 @@ static bool begin(struct connector *connector, int node, const struct addresses 
 	}
 	struct dial_plan plan = {
 	    .config = config,
-	    .node = &config->nodes[node],
+	    .node = dbha__places_node(&connector->monitor->places, node),
 	    .statements = config->options.statement_cache_size,
 	    .reader = true,
 	};
@@ -88,11 +88,11 @@ static void begin_wanted(struct connector *connector, int node, int64_t now)
 {
 	struct addresses addresses;
 	char why[DBHA_WHY_MAX];
-	if (now < connector->not_before_us[node])
+	if (now < connector->not_before_us[node] || connector->monitor->view.nodes[node].presence != PRESENT)
 		return;
 	/* A node that has just failed is tried with one connect; the others follow when that has worked. */
 	int most = connector->failures[node] > 0 ? 1 : CONFIG_NODES_MAX;
-	enum resolve_end end = dbha__resolver_lookup(connector->world.resolver, node, now, &addresses, why, sizeof why);
+	enum resolve_end end = dbha__places_lookup(&connector->monitor->places, node, now, &addresses, why, sizeof why);
 	if (end == RESOLVE_PENDING)
 		return; /* the resolver wakes us */
 	int n = dbha__pool_claim(&connector->world.pools[node], most);
@@ -141,7 +141,7 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	slot->conn->patrolled = true;
 	slot->pool = pool;
 	slot->handle = connector->handle;
-	slot->node_name = connector->world.config->nodes[node].name;
+	slot->node_name = dbha__monitor_name(connector->monitor, node);
 	slot->generation = attempt->generation;
 	slot->expires_us = dbha__pool_expiry(&pool->limits, now, &connector->rng);
 	connector->failures[node] = 0;
@@ -191,7 +191,7 @@ static int64_t step_attempts(struct connector *connector, int64_t now, const str
 
 static void maintain(struct connector *connector, int64_t now)
 {
-	for (int i = 0; i < connector->world.config->n_nodes; i++)
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++)
 		dbha__pool_dispose(dbha__pool_expired(&connector->world.pools[i], now));
 	connector->maintain_us = now + MAINTAIN_US;
 }
@@ -200,7 +200,7 @@ static void maintain(struct connector *connector, int64_t now)
 static void patrol(struct connector *connector, int64_t now)
 {
 	connector->patrol_us = now + CONN_PATROL_US;
-	for (int i = 0; i < connector->world.config->n_nodes; i++) {
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++) {
 		int64_t next = dbha__pool_patrol(&connector->world.pools[i], now);
 		connector->patrol_us = next < connector->patrol_us ? next : connector->patrol_us;
 	}
@@ -229,7 +229,7 @@ int64_t dbha__connector_step(struct connector *connector, int64_t now, const str
 		patrol(connector, now);
 	int64_t wake = step_attempts(connector, now, items);
 	int before = connector->n_attempts;
-	for (int i = 0; i < connector->world.config->n_nodes; i++) {
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++) {
 		begin_wanted(connector, i, now);
 		if (connector->not_before_us[i] > now && connector->not_before_us[i] < wake)
 			wake = connector->not_before_us[i];
