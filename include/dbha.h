@@ -375,7 +375,7 @@ DBHA_API int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status
 	XX(connects, "connections made")                                                                                   \
 	XX(connects_failed, "connects that failed")                                                                        \
 	XX(closed_broken, "connections closed because they broke")                                                         \
-	XX(closed_generation, "connections closed because their node was fenced or restarted")                             \
+	XX(closed_generation, "connections closed because their node was fenced, restarted or left")                       \
 	XX(closed_lifetime, "connections closed at the end of their lifetime")                                             \
 	XX(closed_idle, "connections closed because nobody needed them")                                                   \
 	XX(rollbacks, "transactions rolled back when their connection came back")                                          \

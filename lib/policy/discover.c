@@ -133,7 +133,8 @@ struct discover_changes dbha__discover_apply(struct discovery *discovery, const 
 	struct discover_changes changes = {0};
 	review(discovery, config, known, &changes);
 	for (int seed = 0; seed < discovery->n_seeds; seed++)
-		admit(discovery, config, seed, &known[seed], &changes);
+		if (discovery->places[seed].use != PLACE_FIXED) /* what is fixed stays so, at its own index */
+			admit(discovery, config, seed, &known[seed], &changes);
 	free_waiting(discovery, known, &changes);
 	return changes;
 }

@@ -65,7 +65,8 @@ enum presence {
 /* One node as last seen. */
 struct node_view {
 	enum presence presence;
-	const char *name; /* NULL: as in the configuration; "" where nobody is. Lives as long as the handle, so that anybody may keep it. */
+	/* NULL: as in the configuration; "" where nobody is. Lives as long as the handle, so that anybody may keep it. */
+	const char *name;
 	enum dbha_state state;
 	enum dbha_role role; /* as last seen, kept while the node is silent or down */
 	bool seen;           /* answered or failed at least once */
