@@ -359,11 +359,12 @@ START_TEST(addresses_come_and_go)
 		WAIT_FOR(is(h, address, DBHA_ROLE_STANDBY, DBHA_STATE_UP), PATIENCE_MS);
 		WAIT_FOR(reads_from(h, "node2"), PATIENCE_MS);
 	}
+	/* Who left has not taken its counts along. */
+	uint64_t done = (uint64_t)(atomic_load(&app->writes) + atomic_load(&app->reads));
+	ck_assert_uint_ge(counters(h, -1).statements, done);
 	end_without_errors(app, thread);
 	/* At most: three to begin with, and five more. */
 	ck_assert_int_le(cluster_status(h).nodes, 8);
-	dbha_counters all = counters(h, -1);
-	ck_assert_uint_gt(all.statements, 20); /* what left has not taken its counts along */
 	intact = true;
 }
 END_TEST
@@ -448,22 +449,27 @@ START_TEST(a_silent_name_server_costs_nobody_his_deadline)
 }
 END_TEST
 
-/* A stale primary answers first, after a lookup that took too long: still nothing is written before all have been seen. */
+/*
+ * The lookup has taken so long that the name has counted as a failed node; then a stale primary answers first, for the real one
+ * takes its time: nothing is written before all have been seen.
+ */
 START_TEST(a_late_answer_does_not_settle_early)
 {
+	dbha_error err;
 	cluster_do(&c, "promote 2");
 	WAIT_FOR(*cluster_ask(&c, 2, "SELECT pg_is_in_recovery()") == 'f', PATIENCE_MS);
 	zone_mood(ZONE_SILENT);
-	for (int i = 0; i < 5; i++) {
-		dbha_error err;
-		dbha *h = open_discovering();
-		ASSERT_CODE(run(h, DBHA_WRITE, 1000, "SELECT 1", &err), NO_NODE, err);
-		zone_mood(ZONE_ANSWERS);
-		ck_assert_str_eq(writes_to(h), "node2");
-		WAIT_FOR(node_at(h, "127.0.0.1").state == DBHA_STATE_FENCED, PATIENCE_MS);
-		close_handle(h, 0);
-		zone_mood(ZONE_SILENT);
-	}
+	dbha *h = open_handle(url("pg.test:5432", "discover=dns&probe_timeout=3s"));
+	WAIT_FOR(node_status(h, 0).state == DBHA_STATE_SILENT || node_status(h, 0).state == DBHA_STATE_DOWN, PATIENCE_MS);
+	ASSERT_CODE(run(h, DBHA_WRITE, 100, "SELECT 1", &err), NO_NODE, err);
+	cluster_do(&c, "pause 2");
+	zone_mood(ZONE_ANSWERS);
+	WAIT_FOR(node_at(h, "127.0.0.1").role == DBHA_ROLE_PRIMARY, PATIENCE_MS);
+	ASSERT_CODE(run(h, DBHA_WRITE, 500, "INSERT INTO rows (id) VALUES (7)", &err), NO_NODE, err);
+	cluster_do(&c, "resume 2");
+	ck_assert_str_eq(writes_to(h), "node2");
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 7"), 0);
+	WAIT_FOR(node_at(h, "127.0.0.1").state == DBHA_STATE_FENCED, PATIENCE_MS);
 }
 END_TEST
 

@@ -845,6 +845,7 @@ static int forked_child(struct bench *bench, struct dbha_conn *lease)
 	int dev_null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	dbha__pool_abandon(&bench->pool, dev_null);
 	close(dev_null);
+	bench->pool.draining = true; /* as if the node had been leaving the parent */
 	dbha__pool_reset_after_fork(&bench->pool);
 	if (!lease->orphan || bench->pool.all || bench->pool.idle_newest || bench->pool.idle_oldest || bench->pool.open)
 		return 1;
