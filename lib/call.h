@@ -18,11 +18,12 @@ struct call {
 	int64_t timeout_us;
 	int64_t began_us; /* these two by dbha__call_set_deadline; 0 before */
 	int64_t deadline;
-	uint64_t ticket;  /* taken when it has to wait; 0 before */
-	uint32_t avoid;   /* nodes that have failed this call, see struct route_query */
-	int pauses;       /* backoffs taken */
-	bool on_standby;  /* the last connection was to a standby */
-	int last_node;    /* the last connection was to; -1: there was none */
+	uint64_t ticket; /* taken when it has to wait; 0 before */
+	uint32_t avoid;  /* nodes that have failed this call, see struct route_query */
+	int pauses;      /* backoffs taken */
+	bool on_standby; /* the last connection was to a standby */
+	int last_node;   /* the last connection was to; -1: there was none */
+	const char *last_name;
 	int rounds;       /* connections it was tried on */
 	int sent;         /* times the statement was sent */
 	bool over_budget; /* it would have been sent again, but retry_budget is used up */

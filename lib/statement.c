@@ -81,13 +81,13 @@ static int report(const struct call *call, const struct attempt *attempt, const 
 		snprintf(refused, sizeof refused, "; not sent again: retry_budget (%d %% of the statements) is used up",
 		         h->config.options.retry_budget);
 	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry), refused,
-	           h->config.nodes[call->last_node].name, (long long)(dbha__clock_now() - call->began_us) / 1000);
+	           call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
 	if (retry->code == DBHA_ERR_SERVER)
 		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
 	err->retry_safe = retry->retry_safe;
 	err->outcome_unknown = retry->outcome_unknown || call->maybe_done;
 	err->attempts = call->sent;
-	snprintf(err->node, sizeof err->node, "%s", h->config.nodes[call->last_node].name);
+	snprintf(err->node, sizeof err->node, "%s", call->last_name);
 	return retry->code;
 }
 
@@ -162,8 +162,10 @@ static bool is_final(struct call *call, const struct attempt *attempt, const str
  */
 static int64_t first_attempts(dbha *h)
 {
-	uint64_t n = 0;
-	for (int i = 0; i < h->config.n_nodes; i++) {
+	/* The handle's own have those of nodes that have left (discover=dns). */
+	uint64_t n = atomic_load_explicit(&h->handle_stats.acquires, memory_order_relaxed) -
+	             atomic_load_explicit(&h->handle_stats.retries, memory_order_relaxed);
+	for (int i = 0; i < h->n_places; i++) {
 		n += atomic_load_explicit(&h->stats[i].acquires, memory_order_relaxed);
 		n -= atomic_load_explicit(&h->stats[i].retries, memory_order_relaxed);
 	}
@@ -179,7 +181,7 @@ static bool may_send_again(struct call *call)
 	dbha *h = call->h;
 	struct budget budget = {
 	    .percent = h->config.options.retry_budget,
-	    .connections = h->config.n_nodes * h->config.options.pool_max_size,
+	    .connections = h->n_places * h->config.options.pool_max_size,
 	};
 	if (call->sent == 0)
 		return true;
@@ -207,7 +209,7 @@ static bool goes_again(struct call *call, const struct attempt *attempt, const s
 		return false;
 	else if (retry->action == RETRY_ELSEWHERE || conflict)
 		call->avoid |= 1u << node;
-	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name, attempt->message);
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->last_name, attempt->message);
 	if (verdict->effect == EFFECT_UNKNOWN && call->intent != DBHA_READ)
 		call->maybe_done = true;
 	STATS_ADD(&call->h->stats[node], retries, 1);
@@ -265,6 +267,7 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	if (call->last_node >= 0 && call->last_node != node)
 		STATS_ADD(&h->stats[node], reroutes, 1);
 	call->last_node = node;
+	call->last_name = slot->node_name;
 
 	struct attempt attempt;
 	attempt_on(call, slot, rq, &attempt);

@@ -37,6 +37,11 @@ enum load_balance {
 	LOAD_BALANCE_RANDOM,
 };
 
+enum discover {
+	DISCOVER_OFF,
+	DISCOVER_DNS,
+};
+
 enum probe_profile {
 	PROBE_NORMAL,
 	PROBE_AGGRESSIVE,
@@ -69,7 +74,9 @@ struct config_options {
 	int pool_max_idle_ms;
 	int pool_max_lifetime_ms; /* 0: no limit */
 	int pool_max_connecting;
-	int monitor;       /* an enum monitor_mode */
+	int monitor;  /* an enum monitor_mode */
+	int discover; /* an enum discover */
+	int resolve_interval_ms;
 	int probe_profile; /* an enum probe_profile */
 	int probe_interval_ms;
 	int probe_interval_fast_ms;

@@ -21,6 +21,9 @@ static const char *const level_words[] = {"off", "error", "warning", "info", "de
 
 /* In the order of enum monitor_mode. */
 static const char *const monitor_words[] = {"off", "on", NULL};
+/* In the order of enum discover. */
+static const char *const discover_words[] = {"off", "dns", NULL};
+
 /* In the order of enum probe_profile. */
 static const char *const profile_words[] = {"normal", "aggressive", NULL};
 
@@ -83,6 +86,11 @@ static const struct option options[] = {
              "Whether a background thread watches the nodes. off, for short-lived processes: the calls do it while "
              "they wait, "
              "and the handles of a process share what they have seen."),
+    ENUM_ROW(discover, "off", discover_words, "off, dns",
+             "What a host name with several addresses is. off: one node, its addresses are tried in turn; dns: each "
+             "address is a node of its own, which comes and goes with the answer of the name server."),
+    TIME_ROW("resolve_interval", resolve_interval_ms, "30s", SECOND, HOUR, 1, "1s to 1h",
+             "A host name is looked up again at this age; at failures, and while there is no primary, each second."),
     ENUM_ROW(probe_profile, "normal", profile_words, "normal, aggressive",
              "How soon a silent node is noticed, as defaults of the three options that follow. normal: within 2.8 s; "
              "aggressive: within 0.85 s (probe_interval 250ms, probe_timeout 200ms, probe_failures 3)."),

@@ -203,10 +203,14 @@ static int pick(const struct view *view, const struct route_query *query)
 
 static bool every_node_is(const struct view *view, enum dbha_state state)
 {
-	for (int i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].state != state)
+	int n = 0;
+	for (int i = 0; i < view->n_nodes; i++) {
+		bool present = view->nodes[i].presence == PRESENT;
+		if (present && view->nodes[i].state != state)
 			return false;
-	return true;
+		n += present;
+	}
+	return n > 0;
 }
 
 struct route dbha__route(const struct view *view, const struct route_query *query)

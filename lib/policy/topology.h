@@ -62,8 +62,18 @@ struct observation {
 #define WARMING_STEP_US ((int64_t)1000000)
 #define WARMING_STEPS   4
 
+/* Whether there is a node at this place (discover=dns; otherwise each place has its node, for ever). */
+enum presence {
+	PRESENT = 0,
+	LEAVING, /* its address is gone: no new work, what runs may end; its past still binds (a fence) */
+	VACANT,  /* nobody is here */
+};
+
 /* One node as last seen. */
 struct node_view {
+	enum presence presence;
+	/* NULL: as in the configuration; "" where nobody is. Lives as long as the handle, so that anybody may keep it. */
+	const char *name;
 	enum dbha_state state;
 	enum dbha_role role; /* as last seen, kept while the node is silent or down */
 	bool seen;           /* answered or failed at least once */
@@ -123,7 +133,24 @@ void dbha__topology_init(struct view *view, int n_nodes);
 void dbha__topology_apply(struct view *view, const struct observation *observation, int probe_failures,
                           struct topology_events *events);
 
-/* The node can be given work of some kind: it answers, its role is known, and it is neither fenced nor foreign. */
+/* ---- places, with discover=dns ------------------------------------------------------------------------------ */
+
+/* Before anything else: the places from `first` on are vacant. They keep nobody from settling. */
+void dbha__topology_reserve(struct view *view, int first);
+
+/* A new node has come to a place that was vacant or waited for its address: nothing is known of it, a new generation. */
+void dbha__topology_arrive(struct view *view, int place, const char *name);
+
+/* The node leaves: it is given no new work, and is not asked any more. `why` is for people. */
+void dbha__topology_leave(struct view *view, int place, const char *why, struct topology_events *events);
+
+/* It is back before it has gone: to be asked again, and used when it has answered. */
+void dbha__topology_return(struct view *view, int place);
+
+/* It has gone: the place is vacant, in a new generation. */
+void dbha__topology_vacate(struct view *view, int place, struct topology_events *events);
+
+/* The node can be given work of some kind: it is there and answers, its role is known, and it is neither fenced nor foreign. */
 bool dbha__topology_usable(const struct node_view *node);
 
 #endif

@@ -17,7 +17,7 @@ void dbha__connector_init(struct connector *connector, struct monitor *monitor, 
 	connector->handle = handle;
 	connector->maintain_us = now + MAINTAIN_US;
 	connector->rng.state = dbha__rng_entropy(connector);
-	for (int i = 0; i < monitor->world.config->n_nodes; i++)
+	for (int i = 0; i < monitor->view.n_nodes; i++)
 		connector->width[i] = monitor->world.config->options.pool_max_connecting;
 }
 
@@ -75,7 +75,7 @@ static bool begin(struct connector *connector, int node, const struct addresses 
 	}
 	struct dial_plan plan = {
 	    .config = config,
-	    .node = &config->nodes[node],
+	    .node = dbha__places_node(&connector->monitor->places, node),
 	    .statements = config->options.statement_cache_size,
 	    .reader = true,
 	};
@@ -115,9 +115,9 @@ static void begin_wanted(struct connector *connector, int node, int64_t now)
 {
 	struct addresses addresses;
 	char why[DBHA_WHY_MAX];
-	if (now < connector->not_before_us[node])
+	if (now < connector->not_before_us[node] || connector->monitor->view.nodes[node].presence != PRESENT)
 		return;
-	enum resolve_end end = dbha__resolver_lookup(connector->world.resolver, node, now, &addresses, why, sizeof why);
+	enum resolve_end end = dbha__places_lookup(&connector->monitor->places, node, now, &addresses, why, sizeof why);
 	if (end == RESOLVE_PENDING)
 		return; /* the resolver wakes us */
 	int n = dbha__pool_claim(&connector->world.pools[node], connector->width[node]);
@@ -166,7 +166,7 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	slot->conn->patrolled = !connector->world.shared_key; /* there is a thread that patrols */
 	slot->pool = pool;
 	slot->handle = connector->handle;
-	slot->node_name = connector->world.config->nodes[node].name;
+	slot->node_name = dbha__monitor_name(connector->monitor, node);
 	slot->generation = attempt->generation;
 	slot->expires_us = dbha__pool_expiry(&pool->limits, now, &connector->rng);
 	connector->failures[node] = 0;
@@ -218,7 +218,7 @@ static int64_t step_attempts(struct connector *connector, int64_t now, const str
 
 static void maintain(struct connector *connector, int64_t now)
 {
-	for (int i = 0; i < connector->world.config->n_nodes; i++)
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++)
 		dbha__pool_dispose(dbha__pool_expired(&connector->world.pools[i], now));
 	connector->maintain_us = now + MAINTAIN_US;
 }
@@ -227,7 +227,7 @@ static void maintain(struct connector *connector, int64_t now)
 static void patrol(struct connector *connector, int64_t now)
 {
 	connector->patrol_us = now + CONN_PATROL_US;
-	for (int i = 0; i < connector->world.config->n_nodes; i++) {
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++) {
 		int64_t next = dbha__pool_patrol(&connector->world.pools[i], now);
 		connector->patrol_us = next < connector->patrol_us ? next : connector->patrol_us;
 	}
@@ -256,7 +256,7 @@ int64_t dbha__connector_step(struct connector *connector, int64_t now, const str
 		patrol(connector, now);
 	int64_t wake = step_attempts(connector, now, items);
 	int before = connector->n_attempts;
-	for (int i = 0; i < connector->world.config->n_nodes; i++) {
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++) {
 		follow_node(connector, i, now);
 		begin_wanted(connector, i, now);
 		if (connector->not_before_us[i] > now && connector->not_before_us[i] < wake)

@@ -18,6 +18,7 @@
 #include "dial.h"
 #include "events.h"
 #include "lag.h"
+#include "places.h"
 #include "pool.h"
 #include "resolver.h"
 #include "rng.h"
@@ -52,6 +53,7 @@ struct probe {
 struct monitor_world {
 	const struct config *config;
 	struct resolver *resolver;
+	struct kept_names *names;
 	struct view_holder *holder;
 	struct pool *pools;         /* one per node */
 	struct stats *stats;        /* one per node */
@@ -72,6 +74,7 @@ struct monitor {
 	struct monitor_world world;
 	struct view view; /* the working copy; only the stepping thread touches it */
 	struct lag_history lag;
+	struct places places;
 	struct probe probes[CONFIG_NODES_MAX];
 	struct rng rng;
 	_Atomic(struct report *) reports[CONFIG_NODES_MAX]; /* of calls, until the next step */
@@ -90,6 +93,9 @@ void dbha__monitor_adopt(struct monitor *monitor, int64_t now);
  * there (a virtual address or a proxy has moved). What it said counts as an observation, and the kept connection is doubted.
  */
 void dbha__monitor_contradicted(struct monitor *monitor, int node, const struct observation *seen, int64_t now);
+
+/* The name of a node. The stepping thread; what is returned lives as long as the handle. */
+const char *dbha__monitor_name(const struct monitor *monitor, int node);
 
 /* Closes the probe connections. */
 void dbha__monitor_fini(struct monitor *monitor);

@@ -172,7 +172,7 @@ static void offer(struct pool *pool, struct dbha_conn *slot, int64_t now)
 
 static bool is_current(const struct pool *pool, const struct dbha_conn *slot)
 {
-	return !pool->stopped && slot->generation == pool->generation;
+	return !pool->stopped && !pool->draining && slot->generation == pool->generation;
 }
 
 /* Until it is served, or something happens; false: the deadline has passed. */
@@ -468,6 +468,28 @@ struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t gener
 	return list;
 }
 
+struct dbha_conn *dbha__pool_drain(struct pool *pool, bool draining)
+{
+	dbha__mutex_lock(&pool->lock);
+	pool->draining = draining;
+	struct dbha_conn *list = draining ? take_idle(pool) : NULL;
+	if (draining) {
+		pool->open = false;
+		send_away(pool, ACQUIRE_REROUTE);
+	}
+	dbha__mutex_unlock(&pool->lock);
+	STATS_ADD(pool->stats, closed_generation, length_of(list));
+	return list;
+}
+
+bool dbha__pool_is_empty(struct pool *pool)
+{
+	dbha__mutex_lock(&pool->lock);
+	bool empty = pool->counts.idle + pool->counts.used + pool->counts.connecting == 0;
+	dbha__mutex_unlock(&pool->lock);
+	return empty;
+}
+
 struct dbha_conn *dbha__pool_stop(struct pool *pool, bool cut)
 {
 	dbha__mutex_lock(&pool->lock);
@@ -513,7 +535,7 @@ void dbha__pool_reset_after_fork(struct pool *pool)
 	memset(&pool->counts, 0, sizeof pool->counts);
 	set_used(pool, 0);
 	pool->first = pool->last = NULL; /* the threads that waited are not in this process */
-	pool->open = false;
+	pool->open = pool->draining = false;
 	pool->generation = 1;
 	pool->connect_failed_us = 0;
 	dbha__pool_dispose(idle);

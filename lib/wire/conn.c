@@ -160,6 +160,12 @@ int dbha__conn_fd(const struct conn *conn)
 	return PQsocket(conn->pg);
 }
 
+const char *dbha__conn_address(const struct conn *conn)
+{
+	const char *address = PQhostaddr(conn->pg);
+	return address ? address : "";
+}
+
 bool dbha__conn_is_dead(struct conn *conn)
 {
 	char byte;

@@ -79,6 +79,9 @@ void dbha__conn_first_line(char *out, size_t size, const char *message);
 /* libpq's socket, or -1. */
 int dbha__conn_fd(const struct conn *conn);
 
+/* The server's numeric address, "" for a Unix socket. */
+const char *dbha__conn_address(const struct conn *conn);
+
 /* Whether the other side has closed an idle connection. No round trip; one system call. */
 bool dbha__conn_is_dead(struct conn *conn);
 

@@ -783,6 +783,64 @@ START_TEST(a_stop_returns_what_is_idle)
 }
 END_TEST
 
+/* ---- a node that leaves ------------------------------------------------------------------------------------- */
+
+START_TEST(draining_lets_end_what_runs_and_nothing_begin)
+{
+	struct bench bench;
+	setup(&bench, &wide);
+	struct link used = connect_one(&bench, 0);
+	take(&bench);
+	struct link idle = connect_one(&bench, 0);
+	struct link late = make_link(bench.pool.generation, INT64_MAX);
+	set_connecting(&bench, 1);
+	ck_assert(!dbha__pool_is_empty(&bench.pool));
+
+	struct dbha_conn *list = dbha__pool_drain(&bench.pool, true);
+	ck_assert_ptr_eq(list, idle.slot);
+	dispose(list);
+	ck_assert(is_cut(idle.far) && !is_cut(used.far));
+	ck_assert_int_eq((int)fail_to_take(&bench, bench.pool.generation), ACQUIRE_REROUTE);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 5), 0);
+	/* A connect that was under way comes too late, and what ran does not come back for use. */
+	ck_assert_ptr_eq(dbha__pool_connected(&bench.pool, late.slot, 1), late.slot);
+	dispose(late.slot);
+	ck_assert(!dbha__pool_is_empty(&bench.pool));
+	ck_assert_ptr_eq(dbha__pool_release(&bench.pool, used.slot, true, 1), used.slot);
+	dispose(used.slot);
+	ck_assert(dbha__pool_is_empty(&bench.pool));
+	close(used.far);
+	close(idle.far);
+	close(late.far);
+
+	ck_assert_ptr_null(dbha__pool_drain(&bench.pool, false));
+	ck_assert_ptr_null(dbha__pool_follow(&bench.pool, true, 2));
+	struct link fresh = connect_one(&bench, 0);
+	ck_assert_ptr_eq(take(&bench), fresh.slot);
+	ck_assert_ptr_null(dbha__pool_release(&bench.pool, fresh.slot, true, 1));
+	close(fresh.far);
+	teardown(&bench);
+}
+END_TEST
+
+/* A primary that leaves and is superseded meanwhile: what still runs on it is cut (P1). */
+START_TEST(draining_does_not_shield_from_a_fence)
+{
+	struct bench bench;
+	setup(&bench, &wide);
+	struct link used = connect_one(&bench, 0);
+	take(&bench);
+	ck_assert_ptr_null(dbha__pool_drain(&bench.pool, true));
+	ck_assert_ptr_null(dbha__pool_follow(&bench.pool, false, 1));
+	ck_assert(!is_cut(used.far));
+	ck_assert_ptr_null(dbha__pool_follow(&bench.pool, false, 2));
+	ck_assert(is_cut(used.far));
+	dispose(dbha__pool_release(&bench.pool, used.slot, true, 1));
+	close(used.far);
+	teardown(&bench);
+}
+END_TEST
+
 /* ---- fork --------------------------------------------------------------------------------------------------- */
 
 /* In a child: nothing of the parent's is touched, and a lease is an orphan that can only be freed. */
@@ -791,6 +849,7 @@ static int forked_child(struct bench *bench, struct dbha_conn *lease)
 	int dev_null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	dbha__pool_abandon(&bench->pool, dev_null);
 	close(dev_null);
+	bench->pool.draining = true; /* as if the node had been leaving the parent */
 	dbha__pool_reset_after_fork(&bench->pool);
 	if (!lease->orphan || bench->pool.all || bench->pool.idle_newest || bench->pool.idle_oldest || bench->pool.open)
 		return 1;
@@ -1070,6 +1129,8 @@ static TCase *make_tests(void)
 	tcase_add_test(tcase, what_is_too_old_or_idle_too_long_is_taken_out);
 	tcase_add_loop_test(tcase, a_stop_sends_everybody_away, 0, 2);
 	tcase_add_test(tcase, a_stop_returns_what_is_idle);
+	tcase_add_test(tcase, draining_lets_end_what_runs_and_nothing_begin);
+	tcase_add_test(tcase, draining_does_not_shield_from_a_fence);
 	tcase_add_test(tcase, a_child_leaves_the_parents_connections_alone);
 	tcase_add_test(tcase, no_load_breaks_a_limit_or_a_list);
 	tcase_add_test(tcase, a_crowd_shares_few_connections);

@@ -16,7 +16,7 @@
 /*
  * nodes: one word each. Role: P primary, S standby, N not known. State: u up, s suspect, q silent, d down, t starting,
  * f full, r refused, x fenced, o foreign, n unknown. Then: "!" its sessions are read-only, "+900" it lags 900 ms and is
- * behind, with more than 500.
+ * behind, with more than 500; "<" it is leaving, "_" nobody is there.
  */
 struct scene {
 	const char *nodes;
@@ -56,6 +56,14 @@ static const struct row rows[] = {
     {{"Pu Su", 0}, W, TARGET_STANDBY, 0, 0, NODE("0", true)},
     {{"Su Pu", 1}, W, TARGET_ANY, 0, 0, NODE("1", true)},
     {{"Su Pu", 1}, W, TARGET_READ_ONLY, 0, 0, NODE("1", true)},
+    /* Who is leaving, and who is not there, gets nothing, whatever else is known of him; and his refusal is no verdict. */
+    {{"Su< Su Su_ Pu", 3}, R, TARGET_PRIMARY, 0, 0, NODE("1", false)},
+    {{"Pu< Su<", -1}, W, TARGET_PRIMARY, 0, 0, NONE(WAIT)},
+    {{"Pu< Su<", -1}, R, TARGET_PRIMARY, 0, 0, NONE(WAIT)},
+    {{"Pu< Su", -1}, D, TARGET_ANY, 0, 0, NODE("1", false)},
+    {{"Nr Nr< Nn_", -1}, W, TARGET_PRIMARY, 0, 0, NONE(REFUSED)},
+    {{"Po So< Nn_", -1}, W, TARGET_PRIMARY, 0, 0, NONE(FOREIGN)},
+    {{"Nr< Nr_", -1}, W, TARGET_PRIMARY, 0, 0, NONE(WAIT)},
     /* A primary that has just failed is tried again: there is no other. */
     {{"Su Pu", 1}, W, TARGET_PRIMARY, 0, 1 << 1, NODE("1", true)},
     /* Reads: a standby first, one that is up before one that is suspected. */
@@ -154,6 +162,8 @@ static struct view view_of(const struct scene *scene)
 		for (const char *mark = word + 2; mark < word + length; mark++) {
 			if (*mark == '!')
 				node->read_only = true;
+			else if (*mark == '<' || *mark == '_')
+				node->presence = *mark == '<' ? LEAVING : VACANT;
 			else if (*mark == '+')
 				node->behind = (node->lag_ms = strtol(mark + 1, NULL, 10)) > 500;
 		}

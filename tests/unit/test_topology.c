@@ -1036,6 +1036,159 @@ START_TEST(round_trips_are_smoothed)
 }
 END_TEST
 
+/* ---- places (discover=dns) --------------------------------------------------------------------------------------- */
+
+static struct topology_events observe_events;
+
+static void observe(struct view *view, struct observation o)
+{
+	observe_events.n = 0;
+	dbha__topology_apply(view, &o, PROBE_FAILURES, &observe_events);
+}
+
+static bool said(const struct topology_events *events, enum dbha_event_kind kind, int node)
+{
+	for (int i = 0; i < events->n; i++)
+		if (events->list[i].kind == kind && events->list[i].node == node)
+			return true;
+	return false;
+}
+
+/* A primary at place 0, a standby at 1, vacant places behind them. */
+static struct view discovered(void)
+{
+	struct view view;
+	dbha__topology_init(&view, 5);
+	dbha__topology_reserve(&view, 1);
+	dbha__topology_arrive(&view, 0, "a");
+	dbha__topology_arrive(&view, 1, "b");
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert(!view.settled);
+	observe(&view, (struct observation)STANDBY(1, 1));
+	ck_assert(view.settled);
+	ck_assert_int_eq(view.primary, 0);
+	return view;
+}
+
+START_TEST(vacant_places_do_not_keep_from_settling)
+{
+	struct view view = discovered();
+	for (int i = 2; i < 5; i++) {
+		ck_assert_int_eq(view.nodes[i].presence, VACANT);
+		ck_assert_int_eq(view.nodes[i].state, DBHA_STATE_ABSENT);
+		ck_assert_str_eq(view.nodes[i].name, "");
+		ck_assert(!dbha__topology_usable(&view.nodes[i]));
+	}
+}
+END_TEST
+
+START_TEST(who_arrives_before_settling_is_waited_for)
+{
+	struct view view;
+	dbha__topology_init(&view, 3);
+	dbha__topology_reserve(&view, 1);
+	/* The name is resolved: its first address is where it waited, the second one is new. */
+	dbha__topology_arrive(&view, 0, "a");
+	dbha__topology_arrive(&view, 1, "b");
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert(!view.settled);
+	observe(&view, (struct observation)PRIMARY(1, 2));
+	ck_assert(view.settled);
+	ck_assert_int_eq(view.primary, 1);
+	ck_assert(view.nodes[0].fenced);
+}
+END_TEST
+
+/* A lookup that took too long counted as one failed node; who answers first afterwards does not decide alone. */
+START_TEST(who_arrives_after_a_failed_lookup_is_waited_for_too)
+{
+	struct view view;
+	dbha__topology_init(&view, 3);
+	dbha__topology_reserve(&view, 1);
+	observe(&view, (struct observation)FAILED(0, SILENT));
+	ck_assert(view.settled);
+	dbha__topology_arrive(&view, 0, "a");
+	dbha__topology_arrive(&view, 1, "b");
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert(!view.settled);
+	ck_assert_int_eq(view.primary, -1);
+	observe(&view, (struct observation)PRIMARY(1, 2));
+	ck_assert(view.settled);
+	ck_assert_int_eq(view.primary, 1);
+}
+END_TEST
+
+START_TEST(who_leaves_gets_no_work_and_is_not_heard)
+{
+	struct view view = discovered();
+	struct topology_events events = {0};
+	uint64_t version = view.version, generation = view.nodes[0].generation;
+	dbha__topology_leave(&view, 0, "gone", &events);
+	ck_assert_int_eq(view.primary, -1);
+	ck_assert(said(&events, DBHA_EVENT_NO_PRIMARY, 0));
+	ck_assert(said(&events, DBHA_EVENT_NODE, 0));
+	ck_assert_uint_gt(view.version, version);
+	ck_assert_uint_eq(view.nodes[0].generation, generation); /* what runs may end */
+	ck_assert_str_eq(view.nodes[0].why, "gone");
+	ck_assert_int_eq(view.nodes[0].state, DBHA_STATE_ABSENT);
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert_int_eq(view.primary, -1);
+	ck_assert_int_eq(view.nodes[0].state, DBHA_STATE_ABSENT);
+}
+END_TEST
+
+/* P1 holds for those who still work on a primary that is leaving. */
+START_TEST(who_leaves_is_fenced_all_the_same)
+{
+	struct view view = discovered();
+	struct topology_events events = {0};
+	dbha__topology_leave(&view, 0, "gone", &events);
+	uint64_t generation = view.nodes[0].generation;
+	observe(&view, (struct observation)PRIMARY(1, 2));
+	ck_assert_int_eq(view.primary, 1);
+	ck_assert_uint_gt(view.nodes[0].generation, generation);
+	ck_assert(said(&observe_events, DBHA_EVENT_FENCED, 0));
+}
+END_TEST
+
+START_TEST(who_returns_is_used_when_it_has_answered)
+{
+	struct view view = discovered();
+	struct topology_events events = {0};
+	uint64_t generation = view.nodes[0].generation;
+	dbha__topology_leave(&view, 0, "gone", &events);
+	dbha__topology_return(&view, 0);
+	ck_assert_int_eq(view.primary, -1);
+	ck_assert_int_eq(view.nodes[0].state, DBHA_STATE_UNKNOWN);
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert_int_eq(view.primary, 0);
+	ck_assert_uint_eq(view.nodes[0].generation, generation);
+}
+END_TEST
+
+START_TEST(a_place_changes_hands_in_a_new_generation)
+{
+	struct view view = discovered();
+	struct topology_events events = {0};
+	dbha__topology_leave(&view, 1, "gone", &events);
+	uint64_t generation = view.nodes[1].generation;
+	dbha__topology_vacate(&view, 1, &events);
+	ck_assert_uint_gt(view.nodes[1].generation, generation);
+	ck_assert_int_eq(view.nodes[1].role, DBHA_ROLE_UNKNOWN);
+	generation = view.nodes[1].generation;
+	dbha__topology_arrive(&view, 1, "c");
+	ck_assert_uint_gt(view.nodes[1].generation, generation);
+	ck_assert_str_eq(view.nodes[1].name, "c");
+	ck_assert(!dbha__topology_usable(&view.nodes[1]));
+	ck_assert(view.settled);
+	/* Whoever comes is judged by what has been seen before. */
+	observe(&view, (struct observation)PRIMARY(0, 3));
+	observe(&view, (struct observation)PRIMARY(1, 2));
+	ck_assert(view.nodes[1].fenced);
+	ck_assert_int_eq(view.primary, 0);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tcase = tcase_create("topology");
@@ -1053,6 +1206,13 @@ int main(void)
 	tcase_add_loop_test(tcase, a_node_that_comes_back_warms_up, 0, sizeof warming_scripts / sizeof warming_scripts[0]);
 	tcase_add_test(tcase, a_node_that_restarted_unseen_warms_up);
 	tcase_add_test(tcase, round_trips_are_smoothed);
+	tcase_add_test(tcase, vacant_places_do_not_keep_from_settling);
+	tcase_add_test(tcase, who_arrives_before_settling_is_waited_for);
+	tcase_add_test(tcase, who_arrives_after_a_failed_lookup_is_waited_for_too);
+	tcase_add_test(tcase, who_leaves_gets_no_work_and_is_not_heard);
+	tcase_add_test(tcase, who_leaves_is_fenced_all_the_same);
+	tcase_add_test(tcase, who_returns_is_used_when_it_has_answered);
+	tcase_add_test(tcase, a_place_changes_hands_in_a_new_generation);
 	tcase_add_loop_test(tcase, random_sequences_keep_the_promise, 0, sizeof worlds / sizeof worlds[0]);
 	Suite *suite = suite_create("topology");
 	suite_add_tcase(suite, tcase);
