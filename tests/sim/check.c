@@ -62,10 +62,9 @@ void check_view(struct user *user, const struct view *view)
 	if (view->split_brain && !user->split)
 		user->split_us = sim_now();
 	user->split = view->split_brain;
-	if (view->settled && !user->settled)
-		for (int i = 0; i < world.n; i++)
-			user->met_foreign = user->met_foreign || !server_is_ours(&world.servers[i]) || world.servers[i].was_foreign;
-	user->settled = view->settled;
+	if (view->system_identifier && !user->system_identifier)
+		user->met_foreign = world.had_foreign;
+	user->system_identifier = view->system_identifier;
 	if (view->timeline < user->timeline)
 		violation("P1: the view went back from timeline %u to %u", (unsigned)user->timeline, (unsigned)view->timeline);
 	user->timeline = view->timeline;

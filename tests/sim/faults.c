@@ -150,6 +150,8 @@ static void toggle(bool *trouble, const char *name, const struct server *s)
 
 static void move_name(void)
 {
+	if (!world.names_move)
+		return;
 	int name = (int)sim_between(0, world.n - 1);
 	world.name_leads_to[name] = sim_chance(500) ? name : (int)sim_between(0, world.n - 1);
 	trace("name n%d leads to server %d", name, world.name_leads_to[name]);

@@ -7,6 +7,6 @@
 #include "world.h"
 
 /* What came of it is in `world`. */
-void history_run(uint64_t seed, bool tracing);
+void history_run(uint64_t seed, bool tracing, bool names_move);
 
 #endif

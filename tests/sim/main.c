@@ -28,6 +28,7 @@
 struct world world;
 
 static bool quiet;
+static bool names_move;
 
 void trace(const char *format, ...)
 {
@@ -80,6 +81,8 @@ static bool parse(int argc, char **argv, struct arguments *out)
 			out->until_violation = true;
 		else if (strcmp(argv[i], "--digest") == 0)
 			out->digest = true;
+		else if (strcmp(argv[i], "--names-move") == 0)
+			names_move = true;
 		else if (strcmp(argv[i], "--quiet") == 0)
 			quiet = true;
 		else if (strcmp(argv[i], "--from") == 0 && more)
@@ -110,7 +113,7 @@ int main(int argc, char **argv)
 	for (; histories < arguments.count; histories++) {
 		if (violations > 0 && arguments.until_violation)
 			break;
-		history_run(arguments.from + histories, arguments.tracing);
+		history_run(arguments.from + histories, arguments.tracing, names_move);
 		violations += world.violations > 0;
 		all = (all ^ world.digest) * 0x100000001b3ULL;
 	}

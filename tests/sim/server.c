@@ -217,6 +217,7 @@ void server_become_foreign(struct server *s, bool primary)
 		s->own_in_recovery = s->in_recovery;
 	}
 	s->was_foreign = true;
+	world.had_foreign = true;
 	s->system_identifier = THEIR_CLUSTER;
 	s->in_recovery = !primary;
 	s->upstream = -1;

@@ -79,8 +79,8 @@ struct user {
 	bool split;
 	int64_t split_us;
 	uint32_t timeline;
-	bool settled;
-	bool met_foreign; /* a foreign server was there when it settled */
+	uint64_t system_identifier;
+	bool met_foreign; /* a foreign server had been there when it settled */
 };
 
 /* One statement of one client. */
@@ -110,12 +110,14 @@ struct world {
 	int name_leads_to[SERVERS_MAX];
 	int64_t names_slow_us;
 	bool names_fail;
+	bool names_move; /* not by default, see main.c */
 	struct user users[2];
 	int n_users;
 	struct op *ops[8192];
 	int n_ops;
-	bool mended; /* nothing goes wrong any more */
-	bool stop;   /* the clients finish what they are at and leave */
+	bool had_foreign; /* a foreign server was among them, now or before */
+	bool mended;      /* nothing goes wrong any more */
+	bool stop;        /* the clients finish what they are at and leave */
 	int violations;
 	uint64_t digest;
 	int64_t p6_patience_us; /* see check.c */
