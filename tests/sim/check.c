@@ -12,7 +12,8 @@
  * P6. A read does not fail while some node could have served it: one that lives, is reachable by its name, lets new sessions in and
  *     is neither a stale primary nor behind, and has been all that for PATIENCE. That is the time in which the library
  *     notices by its settings: a connect and a probe that hang in the past have to end before the next ones can succeed.
- *     A read whose own time is shorter than PATIENCE may have spent it waiting for a node that was silent.
+ *     A read whose own time is shorter than PATIENCE may have spent it waiting for a node that was silent; and with monitor=off
+ *     nobody notices a node's silence while a statement waits for its answer.
  * Liveness is in faults.c.
  */
 #include "check.h"
@@ -175,6 +176,8 @@ static void check_read(const struct op *op)
 	               sim_now() >= op->deadline_us - 5 * SIM_MS;
 	bool patient = op->deadline_us - op->began_us >= world.p6_patience_us + 2 * op->work_us;
 	if (op->code == DBHA_OK || op->user->met_foreign || (ran_out && !patient))
+		return;
+	if (op->code == DBHA_ERR_TIMEOUT && op->user->config.options.monitor == MONITOR_OFF)
 		return;
 	for (int i = 0; i < world.n; i++)
 		if (world.servers[i].good_since_us <= sim_now() - world.p6_patience_us)

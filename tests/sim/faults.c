@@ -127,7 +127,7 @@ static void rejoin(struct server *s)
 {
 	int primary = best_primary();
 	/* Nobody throws the newest branch of history away: a client that has seen it would rightly refuse all others. */
-	if (primary >= 0 && world.servers[primary].timeline >= s->timeline)
+	if (primary >= 0 && world.servers[primary].timeline >= (s->was_foreign ? s->own_timeline : s->timeline))
 		server_rejoin(s, primary);
 }
 
