@@ -248,7 +248,7 @@ bool __wrap_dbha__view_publish(struct view_holder *holder, const struct view *vi
 {
 	bool done = __real_dbha__view_publish(holder, view);
 	for (int i = 0; i < world.n_users; i++)
-		if (&world.users[i].h->view == holder)
+		if (world.users[i].h && &world.users[i].h->view == holder)
 			check_view(&world.users[i], view);
 	return done;
 }

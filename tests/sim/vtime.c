@@ -179,6 +179,15 @@ static struct context *new_context(void)
 	return context;
 }
 
+/* On its own, since getcontext() is one of the functions that may return twice. */
+static void begin_context(struct context *context)
+{
+	getcontext(&context->uc);
+	context->uc.uc_stack.ss_sp = context->stack;
+	context->uc.uc_stack.ss_size = STACK_BYTES;
+	makecontext(&context->uc, body, 0);
+}
+
 struct co *co_start(void *(*run)(void *arg), void *arg, bool detached)
 {
 	if (s.n_threads == THREADS_MAX) {
@@ -192,10 +201,7 @@ struct co *co_start(void *(*run)(void *arg), void *arg, bool detached)
 	co->arg = arg;
 	co->detached = detached;
 	co->context = context;
-	getcontext(&context->uc);
-	context->uc.uc_stack.ss_sp = context->stack;
-	context->uc.uc_stack.ss_size = STACK_BYTES;
-	makecontext(&context->uc, body, 0);
+	begin_context(context);
 	s.n_alive++;
 	sched_at(s.now, go_on, co, 0);
 	return co;
