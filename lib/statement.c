@@ -84,7 +84,7 @@ static int report(const struct call *call, const struct attempt *attempt, const 
 	           call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
 	if (retry->code == DBHA_ERR_SERVER)
 		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
-	err->retry_safe = retry->retry_safe;
+	err->retry_safe = retry->retry_safe && !call->maybe_done;
 	err->outcome_unknown = retry->outcome_unknown || call->maybe_done;
 	err->attempts = call->sent;
 	snprintf(err->node, sizeof err->node, "%s", call->last_name);

@@ -7,7 +7,8 @@
 #
 # Builds out of tree (build-*), in developer mode. Installs missing Debian packages as root or with sudo. A suite that
 # cannot run fails. Logs go to build-test/logs. The last line is "N passed, M failed": test cases where the suite's
-# programs count them (Check's summaries, "ok" and "not ok" lines), else one per suite.
+# programs count them (Check's summaries, "ok" and "not ok" lines), else one per suite. `run.sh sim` alone ends with a line
+# "N histories, N violations" instead.
 set -euo pipefail
 export LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin # where servers are, and where an ordinary user's PATH does not lead
@@ -20,6 +21,7 @@ JOBS=2
 SUITES=(
 	"lint     300  any      layout, floors, headers, shell scripts"
 	"unit     600  counted  the pure parts, without a server"
+	"sim      900  counted  the library in a simulated cluster, 100,000 random histories, and planted bugs"
 	"harness  300  counted  tests/cluster/pgcluster itself, as root and as an unprivileged user"
 	"cluster  900  counted  the library on real servers"
 	"fault    900  counted  packets dropped, names that move, disks that fill: real faults in namespaces of their own"
@@ -145,6 +147,50 @@ suite_unit() {
 	make check-unit
 }
 
+# What happened in a history must not depend on the ones before it.
+same_histories() {
+	cmp <(tests/sim/sim --from 1 --count 400 --digest | sed -n 201,400p) \
+		<(tests/sim/sim --from 201 --count 200 --digest | sed '$d')
+}
+
+# The plant's name: it must be found, and how soon is told.
+finds_plant() {
+	local name=$1 output status=0
+	make -s sim-planted PLANT="$name" || return 1
+	output=$("tests/sim/planted/$name/sim" --until-violation --count 40000) || status=$?
+	say "$name: ${output##*$'\n'}: $(head -n 1 <<<"$output")"
+	((status == 1))
+}
+
+# Two halves side by side. Prints what they found; the sum comes at the end.
+run_histories() {
+	local half pids=() status=0
+	for half in 0 1; do
+		tests/sim/sim --from $((half * 50000 + 1)) --count 50000 >"sim-$half.log" &
+		pids+=($!)
+	done
+	for half in 0 1; do
+		wait "${pids[half]}" || status=1
+	done
+	grep -hv ' histories, ' sim-0.log sim-1.log | head -n 40
+	return "$status"
+}
+
+suite_sim() {
+	local plant
+	build_developer
+	make tests/sim/sim
+	check "a seed gives one history" same_histories
+	for plant in "$TOP"/tests/sim/plants/*.patch; do
+		plant=${plant##*/}
+		check "the planted bug ${plant%.patch} is found" finds_plant "${plant%.patch}"
+	done
+	check "no history breaks a promise" run_histories
+	awk '/ histories, / { n += $1; bad += $3 } END { print n + 0 " histories, " bad + 0 " violations" }' sim-[01].log
+	$FAILED && return 1
+	return 0
+}
+
 suite_harness() {
 	"$TOP/tests/cluster/selftest.sh"
 }
@@ -166,7 +212,10 @@ suite_asan() {
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 	build build-asan --enable-developer --with-sanitizers=address,undefined
 	with_cluster_tools
-	make -k check-unit check-cluster
+	make -k check-unit check-cluster tests/sim/sim
+	check "3,000 simulated histories" tests/sim/sim --count 3000
+	$FAILED && return 1
+	return 0
 }
 
 suite_tsan() {
@@ -394,6 +443,8 @@ main() {
 	say "Summary:"
 	printf '  %s\n' "${SUMMARY[@]}"
 	say "$PASSED_CASES passed, $FAILED_CASES failed"
+	# Asked for alone, this suite ends with its own sum.
+	[[ ${names[*]} != sim ]] || grep -E '^[0-9]+ histories, [0-9]+ violations$' "$LOGS/sim.log" | tail -n 1
 	((FAILED_CASES == 0))
 }
 

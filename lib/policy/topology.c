@@ -265,14 +265,34 @@ static bool same_server(const struct node_view *a, const struct node_view *b)
 	return a->started_us && a->started_us == b->started_us && a->system_identifier == b->system_identifier;
 }
 
+static bool is_candidate(const struct node_view *node)
+{
+	return node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
+}
+
+/*
+ * Which of two primaries on one timeline is right nobody here can know. What is open to either may be in the middle of a
+ * write, a lease or a statement that is still being prepared among it; so it is shut down, as at fencing. Reads come back
+ * over new connections.
+ */
+static void judge_disputed(struct view *view, bool split)
+{
+	for (int i = 0; i < view->n_nodes; i++) {
+		struct node_view *node = &view->nodes[i];
+		bool disputed = split && is_candidate(node);
+		if (disputed && !node->disputed)
+			node->generation++;
+		node->disputed = disputed;
+	}
+}
+
 static void find_primary(struct view *view, struct topology_events *events)
 {
 	int found = -1;
 	int count = 0;
 	for (int i = 0; view->settled && i < view->n_nodes; i++) {
 		const struct node_view *node = &view->nodes[i];
-		bool candidate = node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
-		if (!candidate || (found >= 0 && same_server(node, &view->nodes[found])))
+		if (!is_candidate(node) || (found >= 0 && same_server(node, &view->nodes[found])))
 			continue;
 		found = found < 0 ? i : found;
 		count++;
@@ -281,6 +301,7 @@ static void find_primary(struct view *view, struct topology_events *events)
 	if (split != view->split_brain)
 		add_event(events, split ? DBHA_EVENT_SPLIT_BRAIN : DBHA_EVENT_HEALED, -1);
 	view->split_brain = split;
+	judge_disputed(view, split);
 
 	int primary = count == 1 ? found : -1;
 	if (primary == view->primary)

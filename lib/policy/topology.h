@@ -79,6 +79,7 @@ struct node_view {
 	bool seen;           /* answered or failed at least once */
 	bool foreign;        /* it last answered for another cluster */
 	bool fenced;         /* its last role was a primary below the cluster's timeline */
+	bool disputed;       /* one of two primaries on one timeline */
 	bool read_only;
 	bool was_writable; /* a primary that has been seen with sessions that write: read-only ones may be for a while */
 	uint32_t timeline;
@@ -97,7 +98,8 @@ struct node_view {
 	enum failure trouble;  /* see TROUBLE_HOLD_US; FAILURE_NONE: there is none */
 	int64_t trouble_us;    /* when it was reported last */
 	int silences;          /* probes without an answer, in a row */
-	uint64_t generation;   /* connections of an older one are closed; goes up at a restart and at fencing */
+	/* Connections of an older one are closed; goes up at a restart, at fencing, and when the node becomes disputed. */
+	uint64_t generation;
 	char why[DBHA_WHY_MAX];
 };
 

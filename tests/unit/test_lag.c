@@ -115,20 +115,25 @@ START_TEST(a_cut_off_standby_lags_more_with_every_sample)
 }
 END_TEST
 
-/* What the primary writes between the standby's last probe and its next one is not held against it. */
+/* Samples of seconds 10, 11 and 12 at 1000, 2000 and 3000; then where a standby was, and when it was asked. */
+static const struct asked_row {
+	uint64_t replayed;
+	int64_t seen_us;
+	int64_t lag_ms, lag_bytes;
+} asked_rows[] = {
+    /* What the primary writes between the standby's last probe and its next one is not held against it. */
+    {2500, 11 * SECOND + 1, 0, 0}, {1900, 11 * SECOND, 1000, 100}, {1900, 12 * SECOND, 2000, 1100},
+    {1000, 9 * SECOND, 0, 0},      {900, 9 * SECOND, -1, 100},
+};
+
 START_TEST(a_standby_is_judged_by_the_time_it_was_asked)
 {
+	const struct asked_row *row = &asked_rows[_i];
 	struct lag_history history = {.n = 0};
-	dbha__lag_sample(&history, 10 * SECOND, 1000);
-	dbha__lag_sample(&history, 11 * SECOND, 2000);
-	dbha__lag_sample(&history, 12 * SECOND, 3000);
-	ck_assert_int_eq(dbha__lag_ms(&history, 2500, 11 * SECOND + 1), 0);
-	ck_assert_int_eq(dbha__lag_bytes(&history, 2500, 11 * SECOND + 1), 0);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1900, 11 * SECOND), 1000);
-	ck_assert_int_eq(dbha__lag_bytes(&history, 1900, 11 * SECOND), 100);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1900, 12 * SECOND), 2000);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1000, 9 * SECOND), 0);
-	ck_assert_int_eq(dbha__lag_ms(&history, 900, 9 * SECOND), -1);
+	for (int i = 0; i < 3; i++)
+		dbha__lag_sample(&history, (10 + i) * SECOND, 1000 * (1 + (uint64_t)i));
+	ck_assert_int_eq(dbha__lag_ms(&history, row->replayed, row->seen_us), row->lag_ms);
+	ck_assert_int_eq(dbha__lag_bytes(&history, row->replayed, row->seen_us), row->lag_bytes);
 }
 END_TEST
 
@@ -255,7 +260,8 @@ int main(void)
 	tcase_add_loop_test(tcase, lag_is_read_from_the_history, 0, sizeof rows / sizeof rows[0]);
 	tcase_add_test(tcase, a_standby_behind_all_that_is_remembered_is_not_called_level);
 	tcase_add_test(tcase, a_cut_off_standby_lags_more_with_every_sample);
-	tcase_add_test(tcase, a_standby_is_judged_by_the_time_it_was_asked);
+	tcase_add_loop_test(tcase, a_standby_is_judged_by_the_time_it_was_asked, 0,
+	                    sizeof asked_rows / sizeof asked_rows[0]);
 	tcase_add_loop_test(tcase, who_is_behind_has_to_come_back_some_way, 0, sizeof behind_rows / sizeof behind_rows[0]);
 	tcase_add_test(tcase, while_there_is_no_primary_lag_stands_still);
 	tcase_add_test(tcase, a_full_history_gets_coarser_and_reaches_as_far);

@@ -205,7 +205,7 @@ static const struct script scripts[] = {
      {
          {PRIMARY(0, 0), "up/primary/1 unknown/unknown/1", "?@0", "node:0"},
          {STANDBY(1, 0), "up/primary/1 up/standby/1", "0@0", "primary:0 node:1"},
-         {PRIMARY(1, 0), "up/primary/1 up/primary/1", "split@0", "node:1 split-brain:-1"},
+         {PRIMARY(1, 0), "up/primary/2 up/primary/2", "split@0", "node:1 split-brain:-1"},
      }},
     {"a switchover: the old primary becomes a standby, then the other is promoted",
      2,
@@ -223,27 +223,27 @@ static const struct script scripts[] = {
      {
          {PRIMARY(0, 1), "up/primary/1 unknown/unknown/1", "?@0", "node:0"},
          {STANDBY(1, 1), "up/primary/1 up/standby/1", "0@1", "primary:0 node:1"},
-         {PRIMARY(1, 1), "up/primary/1 up/primary/1", "split@1", "node:1 split-brain:-1"},
-         {PRIMARY(0, 1), "up/primary/1 up/primary/1", "split@1", ""},
-         {FAILED(1, LOST), "up/primary/1 suspect/primary/1", "split@1", "node:1"},
-         {FAILED(1, FULL), "up/primary/1 full/primary/1", "split@1", "node:1"},
-         {FAILED(1, UNREACHABLE), "up/primary/1 down/primary/1", "0@1", "primary:0 node:1 healed:-1"},
-         {PRIMARY(1, 1), "up/primary/1 up/primary/1", "split@1", "node:1 split-brain:-1"},
-         {STANDBY(0, 1), "up/standby/1 up/primary/1", "1@1", "primary:1 node:0 healed:-1"},
+         {PRIMARY(1, 1), "up/primary/2 up/primary/2", "split@1", "node:1 split-brain:-1"},
+         {PRIMARY(0, 1), "up/primary/2 up/primary/2", "split@1", ""},
+         {FAILED(1, LOST), "up/primary/2 suspect/primary/2", "split@1", "node:1"},
+         {FAILED(1, FULL), "up/primary/2 full/primary/2", "split@1", "node:1"},
+         {FAILED(1, UNREACHABLE), "up/primary/2 down/primary/2", "0@1", "primary:0 node:1 healed:-1"},
+         {PRIMARY(1, 1), "up/primary/3 up/primary/3", "split@1", "node:1 split-brain:-1"},
+         {STANDBY(0, 1), "up/standby/3 up/primary/3", "1@1", "primary:1 node:0 healed:-1"},
      }},
     {"a split brain found at settling gives no primary first",
      2,
      {
          {PRIMARY(0, 4), "up/primary/1 unknown/unknown/1", "?@0", "node:0"},
-         {PRIMARY(1, 4), "up/primary/1 up/primary/1", "split@4", "node:1 split-brain:-1"},
+         {PRIMARY(1, 4), "up/primary/2 up/primary/2", "split@4", "node:1 split-brain:-1"},
      }},
     {"a higher timeline ends a split brain and fences both sides",
      3,
      {
          {PRIMARY(0, 1), "up/primary/1 unknown/unknown/1 unknown/unknown/1", "?@0", "node:0"},
          {PRIMARY(1, 1), "up/primary/1 up/primary/1 unknown/unknown/1", "?@0", "node:1"},
-         {STANDBY(2, 1), "up/primary/1 up/primary/1 up/standby/1", "split@1", "node:2 split-brain:-1"},
-         {PRIMARY(2, 2), "fenced/primary/2 fenced/primary/2 up/primary/1", "2@2",
+         {STANDBY(2, 1), "up/primary/2 up/primary/2 up/standby/1", "split@1", "node:2 split-brain:-1"},
+         {PRIMARY(2, 2), "fenced/primary/3 fenced/primary/3 up/primary/1", "2@2",
           "primary:2 node:2 fenced:0 fenced:1 healed:-1"},
      }},
     {"a split brain in which both sides go away is healed without a primary",
@@ -251,8 +251,8 @@ static const struct script scripts[] = {
      {
          {PRIMARY(0, 1), "up/primary/1 unknown/unknown/1 unknown/unknown/1", "?@0", "node:0"},
          {PRIMARY(1, 1), "up/primary/1 up/primary/1 unknown/unknown/1", "?@0", "node:1"},
-         {STANDBY(2, 1), "up/primary/1 up/primary/1 up/standby/1", "split@1", "node:2 split-brain:-1"},
-         {STANDBY(2, 2), "fenced/primary/2 fenced/primary/2 up/standby/1", "-@2", "fenced:0 fenced:1 healed:-1"},
+         {STANDBY(2, 1), "up/primary/2 up/primary/2 up/standby/1", "split@1", "node:2 split-brain:-1"},
+         {STANDBY(2, 2), "fenced/primary/3 fenced/primary/3 up/standby/1", "-@2", "fenced:0 fenced:1 healed:-1"},
      }},
     /* ---- another cluster ---- */
     {"the majority tells which cluster is ours, not the first answer",
@@ -876,6 +876,10 @@ static void check_view(const struct where *where, const struct view *before, con
 		primaries += node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
 		/* Nothing is asked of a node of which nothing is known, so whatever is usable can lead or has been seen. */
 		HOLDS(where, node->seen || !dbha__topology_usable(node));
+		/* What is open to one of two primaries is shut down. */
+		HOLDS(where,
+		      node->disputed == (after->split_brain && node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node)));
+		HOLDS(where, !node->disputed || before->nodes[i].disputed || node->generation > before->nodes[i].generation);
 	}
 	HOLDS(where, !after->settled || after->split_brain == (primaries > 1));
 	HOLDS(where, !after->settled || (after->primary >= 0) == (primaries == 1));
