@@ -17,6 +17,7 @@
 #include "config.h"
 #include "dial.h"
 #include "events.h"
+#include "fence_file.h"
 #include "lag.h"
 #include "pool.h"
 #include "resolver.h"
@@ -56,6 +57,7 @@ struct monitor_world {
 	struct events *events;
 	const struct trace *trace;
 	struct wake *wake;
+	struct fence_file *fence;
 	const char *shared_key; /* see dbha__shared_key; NULL: a thread watches, and nothing is shared */
 };
 
