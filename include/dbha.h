@@ -166,7 +166,7 @@ typedef struct dbha dbha;
 /*
  * dbha_open: dbha_config_new and dbha_open_config in one.
  * conninfo: as in dbha_config_new; may be NULL. err: may be NULL. Returns: a handle, or NULL.
- * Errors: CONFIG, MEMORY, SYSTEM. Threads: any. Blocking: no: nothing is connected before the first call that needs a
+ * Errors: CONFIG, MEMORY, SYSTEM. Threads: any. Blocking: reads fence_file, if set; nothing is connected before the first call that needs a
  *   connection, which also starts the handle's one background thread.
  * Ownership: the caller ends it with dbha_close. Fork: a handle may be opened before fork(); in the child it starts anew.
  */
@@ -233,7 +233,8 @@ typedef struct dbha_request {
  *   the server refused the statement (for PQresultErrorField). err: may be NULL.
  * Returns: DBHA_OK or an error code.
  * Errors: SERVER; TIMEOUT; NO_NODE and POOL (never sent, retry_safe); LOST (not executed, retry_safe); UNKNOWN (08007, may
- *   have been executed: outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY.
+ *   have been executed: outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY; CONFIG (at the first call: fence_file
+ *   cannot be read).
  * Threads: any. Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees the result with PQclear.
  * Fork: usable in a child, with connections of its own.
  */
