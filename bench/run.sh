@@ -10,7 +10,7 @@
 # The server runs with fsync off, on the same machine and over TCP on loopback: it shares the processors with the
 # client, and a network would hide what is measured here. Each program's head says how it measures and how to read it.
 # The instruction counts need valgrind and are left out, with a line that says so, where it is missing. About 4 minutes,
-# with --quick one.
+# with --quick one. What a stampede costs a server is measured by herd.sh, which needs root and is run by hand.
 set -euo pipefail
 export LC_ALL=C
 

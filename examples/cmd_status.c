@@ -45,6 +45,7 @@ static bool answers(const dbha_node_status *node)
 	case DBHA_STATE_SUSPECT:
 	case DBHA_STATE_SILENT:
 	case DBHA_STATE_DOWN:
+	case DBHA_STATE_ABSENT:
 		return false;
 	}
 	return false;
@@ -254,6 +255,21 @@ static bool accept_cluster(dbha *h, int timeout_ms)
 	return true;
 }
 
+/* Takes out the places where no node is, which have no name. */
+static void close_ranks(dbha_cluster_status *cluster, dbha_node_status *nodes)
+{
+	int n = 0;
+	int primary = cluster->primary;
+	for (int i = 0; i < cluster->nodes; i++) {
+		if (nodes[i].name[0] == '\0')
+			continue;
+		if (i == primary)
+			cluster->primary = n;
+		nodes[n++] = nodes[i];
+	}
+	cluster->nodes = n;
+}
+
 static int show_status(dbha *h, int timeout_ms, bool json)
 {
 	/* A node that has not answered in time is shown as such; only what says nothing of the nodes is an error here. */
@@ -267,6 +283,7 @@ static int show_status(dbha *h, int timeout_ms, bool json)
 	dbha_node_status *nodes = cli_nodes(h, &cluster);
 	if (nodes == NULL)
 		return STATUS_NO_ATTEMPT;
+	close_ranks(&cluster, nodes);
 	int status = verdict(&cluster, nodes);
 	if (json)
 		print_for_programs(&cluster, nodes, status);

@@ -111,14 +111,24 @@ static void print_event(const dbha_event *event, const char *node, bool json)
 	fflush(stdout);
 }
 
+/* With the name that its node has now: with discover=dns nodes come and go. */
+static void print_with_name(dbha *h, const dbha_event *event, bool json)
+{
+	dbha_cluster_status cluster;
+	dbha_node_status *nodes = cli_nodes(h, &cluster);
+	bool named = nodes != NULL && event->node >= 0 && event->node < cluster.nodes && nodes[event->node].name[0] != '\0';
+	print_event(event, named ? nodes[event->node].name : NULL, json);
+	free(nodes);
+}
+
 /* Prints all events there are. Returns false on an error, after printing it. */
-static bool drain_events(dbha *h, const dbha_node_status *nodes, int n_nodes, bool json)
+static bool drain_events(dbha *h, bool json)
 {
 	dbha_error err;
 	dbha_event event = {.size = sizeof(event)};
 	int got;
 	while ((got = dbha_next_event(h, &event, &err)) > 0)
-		print_event(&event, event.node >= 0 && event.node < n_nodes ? nodes[event.node].name : NULL, json);
+		print_with_name(h, &event, json);
 	if (got < 0)
 		cli_print_error(&err);
 	return got == 0;
@@ -127,23 +137,18 @@ static bool drain_events(dbha *h, const dbha_node_status *nodes, int n_nodes, bo
 /* duration_ms 0: until killed. */
 static int follow_events(dbha *h, int duration_ms, bool json)
 {
-	dbha_cluster_status cluster;
-	dbha_node_status *nodes = cli_nodes(h, &cluster); /* for their names, which never change */
-	if (nodes == NULL)
-		return CLI_FAILED;
 	/* The first call that needs the cluster starts the observation; what it finds comes as events. */
 	dbha_wait(h, DBHA_WAIT_ANY, 1, NULL);
 	int64_t end_us = cli_monotonic_us() + (int64_t)duration_ms * 1000;
 	int status = CLI_DONE;
 	for (;;) {
 		bool last = duration_ms > 0 && cli_monotonic_us() >= end_us;
-		if (!drain_events(h, nodes, cluster.nodes, json))
+		if (!drain_events(h, json))
 			status = CLI_FAILED;
 		if (last || status != CLI_DONE)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = 20 * 1000000}, NULL);
 	}
-	free(nodes);
 	return status;
 }
 

@@ -64,7 +64,7 @@ typedef enum dbha_code {
 	    DBHA_OK = 0
 } dbha_code;
 
-#define DBHA_NODE_NAME_MAX 136 /* "host:port" or "/socket/directory:port", with its terminating NUL */
+#define DBHA_NODE_NAME_MAX 136 /* "host:port", "host[address]:port" or "/socket/directory:port", with its NUL */
 #define DBHA_MESSAGE_MAX   840
 
 /*
@@ -264,8 +264,8 @@ DBHA_API dbha_conn *dbha_acquire(dbha *h, dbha_intent intent, int timeout_ms, db
 DBHA_API PGconn *dbha_conn_pq(const dbha_conn *conn);
 
 /*
- * dbha_conn_node: the name of the node a lease is connected to, as in the URL.
- * conn: not NULL. Returns: "host:port"; NULL for NULL. Errors: none. Threads: the lease's. Blocking: no.
+ * dbha_conn_node: the name of the node a lease is connected to, as in the URL; with discover=dns with its address.
+ * conn: not NULL. Returns: "host:port" or "host[address]:port"; NULL for NULL. Errors: none. Threads: the lease's. Blocking: no.
  * Ownership: valid until the lease is released. Fork: usable.
  */
 DBHA_API const char *dbha_conn_node(const dbha_conn *conn);
@@ -296,7 +296,8 @@ typedef enum dbha_role { DBHA_ROLE_UNKNOWN = 0, DBHA_ROLE_PRIMARY = 1, DBHA_ROLE
 	XX(REFUSED, 7, "refused", "the server refuses us: password, pg_hba.conf, database or role")                        \
 	XX(FENCED, 8, "fenced", "a primary of a lower timeline than the cluster has been seen on: never written to")       \
 	XX(FOREIGN, 9, "foreign", "a server of another cluster (another system identifier)")                               \
-	XX(DISK_FULL, 10, "disk-full", "answers, but a statement has just failed there for want of disk space (53100)")
+	XX(DISK_FULL, 10, "disk-full", "answers, but a statement has just failed there for want of disk space (53100)")    \
+	XX(ABSENT, 11, "absent", "its address is gone from the name server's answer: no new work (discover=dns)")
 
 typedef enum dbha_state {
 #define DBHA_XX(name, number, word, text) DBHA_STATE_##name = number,
@@ -348,7 +349,8 @@ typedef struct dbha_node_status {
 } dbha_node_status;
 
 /*
- * dbha_status: copies the view of the cluster and its nodes, in the order of the URL.
+ * dbha_status: copies the view of the cluster and its nodes, in the order of the URL. With discover=dns nodes come and go; each
+ *   keeps its index as long as it is there, and an index where no node is has the name "" and the state ABSENT.
  * h: not NULL. cluster: not NULL, `size` set. nodes: an array of nodes_max elements, the first one's `size` set; may be
  *   NULL if nodes_max is 0.
  * Returns: how many nodes were written, or -1. Errors: USAGE, CLOSED.
@@ -387,14 +389,15 @@ DBHA_API int dbha_accept_cluster(dbha *h, uint64_t system_identifier, dbha_error
 	XX(connects, "connections made")                                                                                   \
 	XX(connects_failed, "connects that failed")                                                                        \
 	XX(closed_broken, "connections closed because they broke")                                                         \
-	XX(closed_generation, "connections closed because their node was fenced or restarted")                             \
+	XX(closed_generation, "connections closed because their node was fenced, restarted or left")                       \
 	XX(closed_lifetime, "connections closed at the end of their lifetime")                                             \
 	XX(closed_idle, "connections closed because nobody needed them")                                                   \
 	XX(rollbacks, "transactions rolled back when their connection came back")                                          \
 	XX(probes, "health probes answered")                                                                               \
 	XX(probes_failed, "health probes that failed")                                                                     \
 	XX(primary_changes, "times another node became the primary")                                                       \
-	XX(events_dropped, "events nobody fetched in time")
+	XX(events_dropped, "events nobody fetched in time")                                                                \
+	XX(retries_refused, "statements not sent again because retry_budget was used up")
 
 typedef struct dbha_counters {
 	size_t size;

@@ -52,12 +52,15 @@ void dbha__call_describe_nodes(dbha *h, char *message, size_t size)
 {
 	struct shared_view *shared = dbha__view_take(&h->view);
 	size_t used = strlen(message);
+	int n_named = 0;
 	for (int i = 0; i < shared->view.n_nodes && used < size; i++) {
 		const struct node_view *node = &shared->view.nodes[i];
+		if (node->presence == VACANT)
+			continue;
 		const char *role = node->role == DBHA_ROLE_UNKNOWN ? "" : dbha_role_name(node->role);
-		int n = snprintf(message + used, size - used, "%s%s is %s%s%s%s%s%s", i ? "; " : "", h->config.nodes[i].name,
-		                 dbha_state_name(node->state), *role ? " as a " : "", role, node->why[0] ? " (" : "", node->why,
-		                 node->why[0] ? ")" : "");
+		int n = snprintf(message + used, size - used, "%s%s is %s%s%s%s%s%s", n_named++ ? "; " : "",
+		                 dbha__life_name_in(h, &shared->view, i), dbha_state_name(node->state), *role ? " as a " : "",
+		                 role, node->why[0] ? " (" : "", node->why, node->why[0] ? ")" : "");
 		used += n > 0 ? (size_t)n : 0;
 	}
 	dbha__view_drop(shared);
@@ -114,6 +117,7 @@ static void fail_pool(struct call *call, int node, bool too_many, dbha_error *er
 	int64_t now = dbha__clock_now();
 	struct pool_report report;
 	dbha__pool_report(&h->pools[node], now, &report);
+	const char *name = dbha__life_node_name(h, node);
 	STATS_ADD(&h->stats[node], pool_refused, 1);
 	char failing[DBHA_WHY_MAX + 32] = "";
 	if (report.connect_failed_us)
@@ -128,9 +132,9 @@ static void fail_pool(struct call *call, int node, bool too_many, dbha_error *er
 	    err, DBHA_ERR_POOL,
 	    "no connection to %s came free: %s; %d of pool_max_size %d are held, the longest for %lld ms, %d are being "
 	    "made, %d callers wait%s",
-	    h->config.nodes[node].name, waited, report.counts.used, h->pools[node].limits.max_size,
-	    (long long)report.longest_use_us / 1000, report.counts.connecting, report.counts.waiting, failing);
-	snprintf(err->node, sizeof err->node, "%s", h->config.nodes[node].name);
+	    name, waited, report.counts.used, h->pools[node].limits.max_size, (long long)report.longest_use_us / 1000,
+	    report.counts.connecting, report.counts.waiting, failing);
+	snprintf(err->node, sizeof err->node, "%s", name);
 }
 
 static void fail_closed(dbha_error *err)
@@ -149,12 +153,12 @@ struct decision {
 static void route(struct call *call, struct route_query *query, struct decision *decision)
 {
 	dbha *h = call->h;
-	int in_use[CONFIG_NODES_MAX];
+	int load[CONFIG_NODES_MAX];
 	query->avoid = call->avoid;
-	if (query->intent != DBHA_WRITE && h->config.n_nodes > 2) {
-		for (int i = 0; i < h->config.n_nodes; i++)
-			in_use[i] = atomic_load_explicit(&h->pools[i].in_use, memory_order_relaxed);
-		query->in_use = in_use;
+	if (query->intent != DBHA_WRITE && h->n_places > 1) {
+		for (int i = 0; i < h->n_places; i++)
+			load[i] = atomic_load_explicit(&h->pools[i].load, memory_order_relaxed);
+		query->load = load;
 		query->random = dbha__life_random(h);
 	}
 	const struct view *view = dbha__view_borrow(&h->view);
@@ -163,7 +167,7 @@ static void route(struct call *call, struct route_query *query, struct decision 
 	if (decision->route.node >= 0)
 		decision->generation = view->nodes[decision->route.node].generation;
 	dbha__view_return(&h->view);
-	query->in_use = NULL;
+	query->load = NULL;
 }
 
 /* The way of a write while all is well, in one word that no reader ever writes to. False: look at the view. */
@@ -254,7 +258,7 @@ static void avoid_node(struct call *call, int node)
 {
 	struct pool_report report;
 	dbha__pool_report(&call->h->pools[node], 0, &report);
-	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name,
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", dbha__life_node_name(call->h, node),
 	         report.connect_why);
 	call->avoid |= 1u << node;
 	dbha__monitor_alarm(&call->h->monitor);
@@ -375,6 +379,7 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 	    .intent = call->intent,
 	    .target = (enum target)options->target_session_attrs,
 	    .max_lag_ms = options->max_lag_ms,
+	    .in_order = options->load_balance_hosts == LOAD_BALANCE_DISABLE,
 	};
 	if (call->h->shared_key) {
 		dbha__call_set_deadline(call);

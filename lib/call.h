@@ -23,9 +23,11 @@ struct call {
 	int pauses;      /* backoffs taken */
 	bool on_standby; /* the last connection was to a standby */
 	int last_node;   /* the last connection was to; -1: there was none */
-	int rounds;      /* connections it was tried on */
-	int sent;        /* times the statement was sent */
-	bool maybe_done; /* an attempt that is being repeated may have been executed (only where that is allowed) */
+	const char *last_name;
+	int rounds;       /* connections it was tried on */
+	int sent;         /* times the statement was sent */
+	bool over_budget; /* it would have been sent again, but retry_budget is used up */
+	bool maybe_done;  /* an attempt that is being repeated may have been executed (only where that is allowed) */
 	char trouble[DBHA_WHY_MAX]; /* what went wrong last, for the message at the deadline */
 };
 

@@ -38,9 +38,18 @@ static void describe_node(dbha *h, const struct view *view, int i, int64_t now, 
 	    .pool_connecting = report.counts.connecting,
 	    .pool_waiting = report.counts.waiting,
 	};
-	snprintf(out->name, sizeof out->name, "%s", h->config.nodes[i].name);
+	snprintf(out->name, sizeof out->name, "%s", dbha__life_name_in(h, view, i));
 	snprintf(out->why, sizeof out->why, "%s", node->why);
 	out->system_identifier = node->system_identifier;
+}
+
+/* Without the vacant places behind the last node; those between nodes are shown, so that a node keeps its index. */
+static int nodes_shown(const struct view *view)
+{
+	int n = view->n_nodes;
+	while (n > 1 && view->nodes[n - 1].presence == VACANT)
+		n--;
+	return n;
 }
 
 static void describe_cluster(const struct view *view, dbha_cluster_status *out)
@@ -49,7 +58,7 @@ static void describe_cluster(const struct view *view, dbha_cluster_status *out)
 	    .system_identifier = view->system_identifier,
 	    .timeline = view->timeline,
 	    .primary = view->primary,
-	    .nodes = view->n_nodes,
+	    .nodes = nodes_shown(view),
 	    .split_brain = view->split_brain,
 	    .version = view->version,
 	};
@@ -74,7 +83,7 @@ int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status *nodes, 
 	own.size = cluster->size;
 	copy_out(cluster, cluster->size, &own, sizeof own);
 
-	int n = shared->view.n_nodes < nodes_max ? shared->view.n_nodes : nodes_max;
+	int n = own.nodes < nodes_max ? own.nodes : nodes_max;
 	size_t stride = n > 0 ? nodes->size : 0;
 	for (int i = 0; i < n; i++) {
 		dbha_node_status node;
@@ -113,11 +122,11 @@ int dbha_stats(dbha *h, int node, dbha_counters *out, dbha_error *err)
 	if (code != DBHA_OK)
 		return code;
 	dbha_counters own = {0};
-	if (node < -1 || node >= h->config.n_nodes) {
+	if (node < -1 || node >= h->n_places) {
 		code = dbha__fail(err, DBHA_ERR_USAGE, "dbha_stats: node is %d: -1 for the sum, or 0 to %d", node,
-		                  h->config.n_nodes - 1);
+		                  h->n_places - 1);
 	} else {
-		for (int i = 0; i < h->config.n_nodes; i++)
+		for (int i = 0; i < h->n_places; i++)
 			if (node < 0 || node == i)
 				dbha__stats_sum(&h->stats[i], &own);
 		if (node < 0)
@@ -159,8 +168,9 @@ static bool serves(const struct node_view *node, enum dbha_role role)
 
 static bool is_reached(const struct view *view, dbha_wait_for what)
 {
-	int up = 0, standbys = 0;
+	int up = 0, standbys = 0, present = 0;
 	for (int i = 0; i < view->n_nodes; i++) {
+		present += view->nodes[i].presence == PRESENT;
 		up += view->nodes[i].state == DBHA_STATE_UP;
 		standbys += serves(&view->nodes[i], DBHA_ROLE_STANDBY);
 	}
@@ -172,7 +182,7 @@ static bool is_reached(const struct view *view, dbha_wait_for what)
 	case DBHA_WAIT_ANY:
 		return up > 0;
 	case DBHA_WAIT_ALL:
-		return up == view->n_nodes;
+		return up == present;
 	case DBHA_WAIT_PROBED:
 		break;
 	}

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "budget.h"
 #include "call.h"
 #include "canceller.h"
 #include "clock.h"
@@ -75,36 +76,47 @@ static int report(const struct call *call, const struct attempt *attempt, const 
 		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
 	if (retry->code == DBHA_ERR_TIMEOUT)
 		STATS_ADD(&h->stats[call->last_node], timeouts, 1);
-	dbha__fail(err, retry->code, "%s%s (%s, after %lld ms)", attempt->message, advice_for(retry),
-	           h->config.nodes[call->last_node].name, (long long)(dbha__clock_now() - call->began_us) / 1000);
+	char refused[96] = "";
+	if (call->over_budget)
+		snprintf(refused, sizeof refused, "; not sent again: retry_budget (%d %% of the statements) is used up",
+		         h->config.options.retry_budget);
+	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry), refused,
+	           call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
 	if (retry->code == DBHA_ERR_SERVER)
 		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
 	err->retry_safe = retry->retry_safe;
 	err->outcome_unknown = retry->outcome_unknown || call->maybe_done;
 	err->attempts = call->sent;
-	snprintf(err->node, sizeof err->node, "%s", h->config.nodes[call->last_node].name);
+	snprintf(err->node, sizeof err->node, "%s", call->last_name);
 	return retry->code;
 }
 
 /*
- * 25006 on a write. Either the node is no longer the primary: then the view will say so, and the write goes where it
- * belongs. Or its sessions are read-only by configuration: then asking again would give the same answer for ever.
+ * 25006 on a write. The node may no longer be the primary: then the view will say so, and the write goes where it belongs.
+ * Its sessions may have been made read-only, as some do around a switchover: then the write waits until that is over. Or they have
+ * never been anything else, or it is the statement itself: then asking again would give the same answer for ever.
  */
-static bool still_the_primary(struct call *call, int node, int64_t refused_us)
+static bool refused_for_good(struct call *call, int node, int64_t refused_us)
 {
 	dbha *h = call->h;
 	int64_t until = refused_us + SECOND_LOOK_US < call->deadline ? refused_us + SECOND_LOOK_US : call->deadline;
+	bool waited = false;
 	for (;;) {
 		struct shared_view *shared = dbha__view_take(&h->view);
-		bool looked = shared->view.nodes[node].seen_us > refused_us;
+		const struct node_view *seen = &shared->view.nodes[node];
+		bool looked = seen->seen_us > refused_us;
+		bool passing = looked && seen->read_only && seen->was_writable;
 		bool primary = shared->view.primary == node;
 		dbha__view_drop(shared);
 		if (!primary)
 			return false;
-		if (looked)
-			return true;
+		if (looked && !passing)
+			return !waited;
+		waited = waited || passing;
+		if (waited)
+			until = call->deadline;
 		if (dbha__clock_now() >= until || !dbha__call_pause(call))
-			return false;
+			return waited;
 	}
 }
 
@@ -141,7 +153,47 @@ static bool is_final(struct call *call, const struct attempt *attempt, const str
 		return false;
 	/* Sent to a standby on purpose, and refused by this one before: no other has another answer. */
 	bool refused_before = call->on_standby && (call->avoid & 1u << call->last_node);
-	return refused_before || still_the_primary(call, call->last_node, dbha__clock_now());
+	return refused_before || refused_for_good(call, call->last_node, dbha__clock_now());
+}
+
+/*
+ * What has been sent for the first time: each attempt took a connection, and each but the first was counted as a retry. Leases
+ * count as traffic too. Read off counters that are kept anyway, so that a statement pays nothing for the budget.
+ */
+static int64_t first_attempts(dbha *h)
+{
+	/* The handle's own have those of nodes that have left (discover=dns). */
+	uint64_t n = atomic_load_explicit(&h->handle_stats.acquires, memory_order_relaxed) -
+	             atomic_load_explicit(&h->handle_stats.retries, memory_order_relaxed);
+	for (int i = 0; i < h->n_places; i++) {
+		n += atomic_load_explicit(&h->stats[i].acquires, memory_order_relaxed);
+		n -= atomic_load_explicit(&h->stats[i].retries, memory_order_relaxed);
+	}
+	return (int64_t)n;
+}
+
+/*
+ * Spends a retry of the handle's budget, if the statement has ever been sent: waiting for the new primary, or trying another
+ * connection because this one was found dead, puts no load on anybody.
+ */
+static bool may_send_again(struct call *call)
+{
+	dbha *h = call->h;
+	struct budget budget = {
+	    .percent = h->config.options.retry_budget,
+	    .connections = h->n_places * h->config.options.pool_max_size,
+	};
+	if (call->sent == 0)
+		return true;
+	int64_t earned = dbha__budget_earned(&budget, first_attempts(h), dbha__clock_now() - h->began_us);
+	int64_t spent = atomic_load_explicit(&h->retries_spent, memory_order_relaxed);
+	for (int64_t wanted = spent; dbha__budget_spend(&budget, earned, &wanted); wanted = spent)
+		if (atomic_compare_exchange_weak_explicit(&h->retries_spent, &spent, wanted, memory_order_relaxed,
+		                                          memory_order_relaxed))
+			return true;
+	call->over_budget = true;
+	STATS_ADD(&h->stats[call->last_node], retries_refused, 1);
+	return false;
 }
 
 /* Whether to go round again after a failure; if not, `retry` is what to report. */
@@ -150,13 +202,14 @@ static bool goes_again(struct call *call, const struct attempt *attempt, const s
 {
 	int node = call->last_node;
 	bool conflict = call->on_standby && strcmp(attempt->sqlstate, "40001") == 0; /* with recovery, of this standby */
+	/* A read that was none is no retry of a failure: the answer was clear, and comes once in a call. */
 	if (standby_says_no(call, attempt))
 		call->intent = DBHA_WRITE;
-	else if (is_final(call, attempt, retry))
+	else if (is_final(call, attempt, retry) || !may_send_again(call))
 		return false;
 	else if (retry->action == RETRY_ELSEWHERE || conflict)
 		call->avoid |= 1u << node;
-	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->h->config.nodes[node].name, attempt->message);
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->last_name, attempt->message);
 	if (verdict->effect == EFFECT_UNKNOWN && call->intent != DBHA_READ)
 		call->maybe_done = true;
 	STATS_ADD(&call->h->stats[node], retries, 1);
@@ -180,6 +233,9 @@ static void attempt_on(struct call *call, struct dbha_conn *slot, const dbha_req
 	dbha__exec(slot->conn, rq, call->deadline, attempt);
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
 	call->sent += attempt->end != ATTEMPT_NOT_SENT;
+	/* A promotion elsewhere says that the primary we know may be stale: the sooner all are looked at, the better. */
+	if (dbha__conn_was_promoted(slot->conn))
+		dbha__monitor_alarm(&call->h->monitor);
 	/* Its caller is about to leave; the server need not go on for nobody. */
 	if (attempt->end == ATTEMPT_TIMEOUT)
 		dbha__canceller_send(slot->conn);
@@ -211,6 +267,7 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	if (call->last_node >= 0 && call->last_node != node)
 		STATS_ADD(&h->stats[node], reroutes, 1);
 	call->last_node = node;
+	call->last_name = slot->node_name;
 
 	struct attempt attempt;
 	attempt_on(call, slot, rq, &attempt);

@@ -91,7 +91,7 @@ check_format() {
 }
 
 check_shell() {
-	shellcheck -x tests/*.sh tests/cluster/pgcluster tests/cluster/*.sh examples/*.sh bench/*.sh .ci/run autogen.sh || say_failed "shellcheck"
+	shellcheck -x tests/*.sh tests/cluster/pgcluster tests/*/*.sh examples/*.sh bench/*.sh .ci/run autogen.sh || say_failed "shellcheck"
 }
 
 # No machine's private paths, and no registry host, in what is committed.

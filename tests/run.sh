@@ -10,6 +10,7 @@
 # programs count them (Check's summaries, "ok" and "not ok" lines), else one per suite.
 set -euo pipefail
 export LC_ALL=C
+PATH=$PATH:/usr/sbin:/sbin # where servers are, and where an ordinary user's PATH does not lead
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 LOGS=$TOP/build-test/logs
@@ -21,6 +22,7 @@ SUITES=(
 	"unit     600  counted  the pure parts, without a server"
 	"harness  300  counted  tests/cluster/pgcluster itself, as root and as an unprivileged user"
 	"cluster  900  counted  the library on real servers"
+	"fault    900  counted  packets dropped, names that move, disks that fill: real faults in namespaces of their own"
 	"asan     1500 counted  unit and cluster with the address and undefined-behaviour sanitizers"
 	"tsan     1500 counted  unit and cluster with the thread sanitizer"
 	"fuzz     600  any      the corpora, and 60 s of libFuzzer"
@@ -46,9 +48,11 @@ missing_packages() {
 	local missing=()
 	for need in cc=build-essential c++=build-essential make=build-essential autoreconf=autoconf automake=automake \
 		libtoolize=libtool pkg-config=pkg-config clang=clang clang-format=clang-format shellcheck=shellcheck jq=jq \
-		ps=procps psql=postgresql-client clang-tidy=clang-tidy cppcheck=cppcheck pgbouncer=pgbouncer groff=groff; do
+		ps=procps psql=postgresql-client clang-tidy=clang-tidy cppcheck=cppcheck pgbouncer=pgbouncer groff=groff \
+		openssl=openssl unshare=util-linux nft=nftables ip=iproute2; do
 		command=${need%%=*} package=${need#*=}
-		command -v "$command" >/dev/null || missing+=("$package")
+		# Some of these lie where only root's PATH leads.
+		PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=("$package")
 	done
 	# The sanitizers' and the fuzzer's runtime, which clang only recommends.
 	compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*' >/dev/null || missing+=(libclang-rt-dev)
@@ -149,6 +153,12 @@ suite_cluster() {
 	build_developer
 	with_cluster_tools
 	make check-cluster
+}
+
+suite_fault() {
+	build_developer
+	with_cluster_tools
+	make check-fault
 }
 
 suite_asan() {

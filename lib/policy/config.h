@@ -31,6 +31,17 @@ enum monitor_mode {
 	MONITOR_ON,
 };
 
+/* libpq's values of load_balance_hosts. */
+enum load_balance {
+	LOAD_BALANCE_DISABLE,
+	LOAD_BALANCE_RANDOM,
+};
+
+enum discover {
+	DISCOVER_OFF,
+	DISCOVER_DNS,
+};
+
 enum probe_profile {
 	PROBE_NORMAL,
 	PROBE_AGGRESSIVE,
@@ -53,6 +64,7 @@ struct config_node {
 /* The library's own options. Every member ends in its unit; lib/policy/option.c names each one's member by offsetof. */
 struct config_options {
 	int target_session_attrs; /* an enum target */
+	int load_balance_hosts;   /* an enum load_balance */
 	int call_timeout_ms;
 	int connect_timeout_ms;
 	int pool_min_size;
@@ -62,7 +74,9 @@ struct config_options {
 	int pool_max_idle_ms;
 	int pool_max_lifetime_ms; /* 0: no limit */
 	int pool_max_connecting;
-	int monitor;       /* an enum monitor_mode */
+	int monitor;  /* an enum monitor_mode */
+	int discover; /* an enum discover */
+	int resolve_interval_ms;
 	int probe_profile; /* an enum probe_profile */
 	int probe_interval_ms;
 	int probe_interval_fast_ms;
@@ -71,6 +85,7 @@ struct config_options {
 	int max_lag_ms; /* 0: no limit */
 	int retry_backoff_ms;
 	int retry_backoff_max_ms;
+	int retry_budget;         /* percent; 0: no limit */
 	int statement_cache_size; /* per connection; 0: nothing is prepared */
 	int log_level;            /* enum trace_level of base/trace.h */
 	char *log_file;           /* path, "stderr", or NULL */

@@ -15,11 +15,16 @@
 /* In the order of enum target. */
 static const char *const target_words[] = {"any",     "read-write",     "read-only", "primary",
                                            "standby", "prefer-standby", NULL};
+/* In the order of enum load_balance. */
+static const char *const balance_words[] = {"disable", "random", NULL};
 /* In the order of the levels of base/trace. */
 static const char *const level_words[] = {"off", "error", "warning", "info", "debug", NULL};
 
 /* In the order of enum monitor_mode. */
 static const char *const monitor_words[] = {"off", "on", NULL};
+/* In the order of enum discover. */
+static const char *const discover_words[] = {"off", "dns", NULL};
+
 /* In the order of enum probe_profile. */
 static const char *const profile_words[] = {"normal", "aggressive", NULL};
 
@@ -60,6 +65,10 @@ static const struct option options[] = {
              "any, read-write, read-only, primary, standby, prefer-standby",
              "Which node serves work that does not say whether it reads or writes, with libpq's meaning. libpq's own "
              "default is any; here it is primary, because work that says nothing may write."),
+    ENUM_ROW(
+        load_balance_hosts, "random", balance_words, "disable, random",
+        "Which of several standbys serves a read. random: of two drawn at random the one with less work in flight and "
+        "the shorter round trip; disable: the first usable one of the list. libpq's own default is disable."),
     TIME_ROW("call_timeout", call_timeout_ms, "30s", 1, DAY, 1, "1ms to 1d",
              "Deadline of a call that names none: DNS, connecting, waiting, execution and retries together."),
     TIME_ROW("connect_timeout", connect_timeout_ms, "5s", 100, HOUR, SECOND,
@@ -82,6 +91,11 @@ static const struct option options[] = {
              "Whether a background thread watches the nodes. off, for short-lived processes: the calls do it while "
              "they wait, "
              "and the handles of a process share what they have seen."),
+    ENUM_ROW(discover, "off", discover_words, "off, dns",
+             "What a host name with several addresses is. off: one node, its addresses are tried in turn; dns: each "
+             "address is a node of its own, which comes and goes with the answer of the name server."),
+    TIME_ROW("resolve_interval", resolve_interval_ms, "30s", SECOND, HOUR, 1, "1s to 1h",
+             "A host name is looked up again at this age; at failures, and while there is no primary, each second."),
     ENUM_ROW(probe_profile, "normal", profile_words, "normal, aggressive",
              "How soon a silent node is noticed, as defaults of the three options that follow. normal: within 2.8 s; "
              "aggressive: within 0.85 s (probe_interval 250ms, probe_timeout 200ms, probe_failures 3)."),
@@ -98,6 +112,10 @@ static const struct option options[] = {
              "Upper bound of the first random pause between two attempts; it doubles with each one."),
     TIME_ROW("retry_backoff_max", retry_backoff_max_ms, "1s", 1, 10 * MINUTE, 1, "1ms to 10min",
              "Largest upper bound of the random pause between two attempts."),
+    INTEGER_ROW(
+        retry_budget, "20", 0, 100, "0 to 100",
+        "Most statements sent again, in percent of the handle's statements, beside a burst for every connection "
+        "it may hold and ten a second; beyond it a failed statement is reported, not tried again. 0: no limit."),
     INTEGER_ROW(statement_cache_size, "100", 0, 10000, "0 to 10000",
                 "Prepared statements kept per connection; 0: nothing is prepared, as some poolers need."),
     TEXT_ROW(

@@ -1,5 +1,7 @@
 #include "route.h"
 
+#include "rng.h"
+
 /* What a query comes down to, once the target has spoken for work that says nothing. */
 enum wanted {
 	WANT_PRIMARY,
@@ -64,29 +66,70 @@ static bool serves_reads(const struct view *view, const struct route_query *quer
 }
 
 /*
- * Two random choices, the one with fewer connections in use wins (Mitzenmacher, "The Power of Two Choices in Randomized
- * Load Balancing", 2001): nearly as even as asking all, without the herd that runs to the one best node.
+ * Round trips below this are alike. On a loopback or in one rack they differ by tens of microseconds for no reason but the
+ * scheduler's, and what a statement costs there is not its way.
  */
-static int better_of_two(const struct route_query *query, const int *candidates, int n)
+#define ROUND_TRIP_FLOOR_US 1000
+
+static int64_t round_trip(const struct view *view, int i)
 {
-	if (n == 0)
-		return -1;
-	int a = candidates[query->random % (uint64_t)n];
-	int b = candidates[(query->random >> 32) % (uint64_t)n];
-	if (query->in_use && query->in_use[b] < query->in_use[a])
-		return b;
-	return a;
+	int64_t us = view->nodes[i].round_trip_us;
+	return us > ROUND_TRIP_FLOOR_US ? us : ROUND_TRIP_FLOOR_US;
+}
+
+/*
+ * Whether b is the better choice: who would answer sooner, by the work it has times the time it takes. While neither takes
+ * twice the time of the other, the work alone decides: otherwise, of two standbys at 3.0 and 3.1 ms, a caller who is alone
+ * would never ask the second. Twice the time is no accident of measuring any more.
+ */
+static bool is_better(const struct view *view, const struct route_query *query, int b, int a)
+{
+	int64_t time_a = round_trip(view, a), time_b = round_trip(view, b);
+	int64_t work_a = query->load ? query->load[a] + 1 : 1, work_b = query->load ? query->load[b] + 1 : 1;
+	if (time_a <= 2 * time_b && time_b <= 2 * time_a)
+		return work_b < work_a;
+	return work_b * time_b < work_a * time_a;
+}
+
+/*
+ * Two random choices, the better one wins (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001):
+ * nearly as even as asking all, without the herd that runs to the one best node. Two different ones: of two standbys the one
+ * that hangs would otherwise be asked every fourth time.
+ */
+static int better_of_two(const struct view *view, const struct route_query *query, const int *candidates, int n)
+{
+	if (n < 2 || query->in_order)
+		return n > 0 ? candidates[0] : -1;
+	struct rng rng = {query->random};
+	int first = (int)dbha__rng_below(&rng, (uint64_t)n);
+	int second = (int)dbha__rng_below(&rng, (uint64_t)n - 1);
+	second += second >= first;
+	int a = candidates[first], b = candidates[second];
+	return is_better(view, query, b, a) ? b : a;
+}
+
+/* A node that has come back a moment ago takes part in some of the choices only, more and more of them. */
+static bool sits_out(const struct view *view, const struct route_query *query, int i)
+{
+	/* Other bits for each node, and others than those that choose between them. */
+	struct rng rng = {query->random ^ (uint64_t)(i + 1) << 32};
+	return view->nodes[i].warming > 0 && dbha__rng_below(&rng, 1u << view->nodes[i].warming) > 0;
 }
 
 /* A standby to read from, -1 if there is none. healthy: only one that is up, not one that is suspected or full. */
 static int pick_from_standbys(const struct view *view, const struct route_query *query, bool healthy)
 {
-	int candidates[CONFIG_NODES_MAX];
-	int n = 0;
-	for (int i = 0; i < view->n_nodes; i++)
-		if (serves_reads(view, query, i) && !avoided(query, i) && (!healthy || view->nodes[i].state == DBHA_STATE_UP))
+	int candidates[CONFIG_NODES_MAX], warming[CONFIG_NODES_MAX];
+	int n = 0, n_warming = 0;
+	for (int i = 0; i < view->n_nodes; i++) {
+		if (!serves_reads(view, query, i) || avoided(query, i) || (healthy && view->nodes[i].state != DBHA_STATE_UP))
+			continue;
+		if (sits_out(view, query, i))
+			warming[n_warming++] = i;
+		else
 			candidates[n++] = i;
-	return better_of_two(query, candidates, n);
+	}
+	return n > 0 ? better_of_two(view, query, candidates, n) : better_of_two(view, query, warming, n_warming);
 }
 
 static int pick_standby(const struct view *view, const struct route_query *query)
@@ -160,10 +203,14 @@ static int pick(const struct view *view, const struct route_query *query)
 
 static bool every_node_is(const struct view *view, enum dbha_state state)
 {
-	for (int i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].state != state)
+	int n = 0;
+	for (int i = 0; i < view->n_nodes; i++) {
+		bool present = view->nodes[i].presence == PRESENT;
+		if (present && view->nodes[i].state != state)
 			return false;
-	return true;
+		n += present;
+	}
+	return n > 0;
 }
 
 struct route dbha__route(const struct view *view, const struct route_query *query)

@@ -22,8 +22,9 @@ struct route_query {
 	enum target target; /* decides for DBHA_DEFAULT */
 	int max_lag_ms;     /* standbys further behind are left out; 0: no limit */
 	uint32_t avoid;     /* bit i: node i has just failed this call; used only if nothing else fits */
+	bool in_order;      /* the first usable standby of the list serves, not one by choice */
 	uint64_t random;    /* for the choice between standbys */
-	const int *in_use;  /* per node: connections in use now; may be NULL */
+	const int *load;    /* per node: connections in use and callers waiting for one; may be NULL */
 };
 
 struct route {

@@ -24,7 +24,7 @@ void dbha__topology_init(struct view *view, int n_nodes)
 
 bool dbha__topology_usable(const struct node_view *node)
 {
-	if (node->fenced || node->foreign || node->role == DBHA_ROLE_UNKNOWN)
+	if (node->presence != PRESENT || node->fenced || node->foreign || node->role == DBHA_ROLE_UNKNOWN)
 		return false;
 	/*
 	 * FULL and REFUSED concern new connections: a server that is full or has a new password still serves those that are
@@ -50,6 +50,18 @@ static bool still_troubled(const struct node_view *node, const struct observatio
 }
 
 /*
+ * The round trip with a new one taken in: an exponentially weighted mean, a quarter of each new value, so that a server that
+ * is slow again and again stays so between its better moments. Of each two in a row the shorter counts: one probe alone
+ * that was slow is more often the fault of a busy process than of the server, and says nothing.
+ */
+static int64_t smoothed(const struct node_view *node, int64_t latency_us)
+{
+	bool slower = node->latency_us >= 0 && latency_us > node->latency_us;
+	int64_t value = slower ? node->latency_us : latency_us;
+	return node->round_trip_us ? node->round_trip_us + (value - node->round_trip_us) / 4 : value;
+}
+
+/*
  * An answer: takes over what was seen; a restarted server starts a new generation. What could not be read this time (0)
  * stays as it was: not being told a timeline or an identifier is no reason to trust a server that has been judged by it.
  */
@@ -70,11 +82,14 @@ static void take_answer(struct node_view *node, const struct observation *o, str
 		node->timeline = o->timeline;
 	node->role = role;
 	node->read_only = o->read_only;
+	node->was_writable = role == DBHA_ROLE_PRIMARY && (node->was_writable || !o->read_only);
 	node->lsn = o->lsn;
 	if (o->system_identifier)
 		node->system_identifier = o->system_identifier;
 	if (o->started_us)
 		node->started_us = o->started_us;
+	if (o->kept)
+		node->round_trip_us = smoothed(node, o->latency_us);
 	node->latency_us = o->latency_us;
 	node->seen_us = o->at_us;
 	node->silences = 0;
@@ -173,13 +188,13 @@ static void begin_anew(struct view *view, int answering)
 {
 	view->settled = false;
 	for (int i = 0; i < view->n_nodes; i++)
-		view->nodes[i].seen = i == answering;
+		view->nodes[i].seen = i == answering || view->nodes[i].presence != PRESENT;
 }
 
 static bool answers_for(const struct view *view, uint64_t system_identifier)
 {
 	for (int i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].system_identifier == system_identifier)
+		if (view->nodes[i].presence == PRESENT && view->nodes[i].system_identifier == system_identifier)
 			return true;
 	return false;
 }
@@ -318,8 +333,20 @@ static void find_primary(struct view *view, struct topology_events *events)
 	view->primary = primary;
 }
 
+/* A node that was seen out of service, or restarted unseen, warms up. The first sight of a node is no return. */
+static void follow_return(struct node_view *node, const struct node_view *before, const struct observation *o)
+{
+	bool usable = dbha__topology_usable(node);
+	if (usable && before->seen && (!dbha__topology_usable(before) || before->generation != node->generation))
+		node->back_us = o->at_us;
+	int64_t steps = node->back_us ? (o->at_us - node->back_us) / WARMING_STEP_US : WARMING_STEPS;
+	node->warming = steps < WARMING_STEPS ? WARMING_STEPS - (int)steps : 0;
+}
+
+/* What the nodes together come to, after one of them has changed. */
 static void judge(struct view *view, struct topology_events *events)
 {
+	settle(view);
 	judge_foreign(view, events);
 	raise_timeline(view);
 	judge_fence(view, events);
@@ -339,6 +366,76 @@ void dbha__topology_remember(struct view *view, uint64_t system_identifier, uint
 	view->version++;
 }
 
+/* ---- places ------------------------------------------------------------------------------------------------- */
+
+/* Forgets a node. Its generations go on: no connection of the last one can be taken for one of the next. */
+static void forget(struct node_view *node)
+{
+	*node = (struct node_view){
+	    .generation = node->generation + 1,
+	    .latency_us = -1,
+	    .seen_us = -1,
+	    .observed_us = -1,
+	    .lag_ms = -1,
+	    .lag_bytes = -1,
+	};
+}
+
+static void make_vacant(struct node_view *node)
+{
+	forget(node);
+	node->presence = VACANT;
+	node->name = "";
+	node->state = DBHA_STATE_ABSENT;
+	node->seen = true;
+}
+
+void dbha__topology_reserve(struct view *view, int first)
+{
+	for (int i = first; i < view->n_nodes; i++)
+		make_vacant(&view->nodes[i]);
+}
+
+void dbha__topology_arrive(struct view *view, int place, const char *name)
+{
+	struct node_view *node = &view->nodes[place];
+	forget(node);
+	node->name = name;
+	view->version++;
+}
+
+void dbha__topology_leave(struct view *view, int place, const char *why, struct topology_events *events)
+{
+	struct node_view *node = &view->nodes[place];
+	node->presence = LEAVING;
+	node->state = DBHA_STATE_ABSENT;
+	node->seen = true;
+	node->trouble = FAILURE_NONE;
+	set_why(node, why);
+	judge(view, events);
+	add_event(events, DBHA_EVENT_NODE, place);
+	view->version++;
+}
+
+void dbha__topology_return(struct view *view, int place)
+{
+	struct node_view *node = &view->nodes[place];
+	node->presence = PRESENT;
+	node->state = DBHA_STATE_UNKNOWN;
+	node->silences = 0;
+	set_why(node, NULL);
+	view->version++;
+}
+
+void dbha__topology_vacate(struct view *view, int place, struct topology_events *events)
+{
+	make_vacant(&view->nodes[place]);
+	judge(view, events);
+	view->version++;
+}
+
+/* ---- observations ------------------------------------------------------------------------------------------- */
+
 /* Whether a waiter could be routed differently by the new state of a node. */
 static bool routes_differently(const struct node_view *a, const struct node_view *b)
 {
@@ -349,17 +446,17 @@ static bool routes_differently(const struct node_view *a, const struct node_view
 
 static int64_t oldest_observation(const struct view *view)
 {
-	int64_t oldest = view->nodes[0].observed_us;
-	for (int i = 1; i < view->n_nodes; i++)
-		if (view->nodes[i].observed_us < oldest)
+	int64_t oldest = INT64_MAX;
+	for (int i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].presence == PRESENT && view->nodes[i].observed_us < oldest)
 			oldest = view->nodes[i].observed_us;
-	return oldest;
+	return oldest < INT64_MAX ? oldest : -1;
 }
 
 void dbha__topology_apply(struct view *view, const struct observation *o, int probe_failures,
                           struct topology_events *events)
 {
-	if (o->node < 0 || o->node >= view->n_nodes)
+	if (o->node < 0 || o->node >= view->n_nodes || view->nodes[o->node].presence != PRESENT)
 		return;
 	struct node_view *node = &view->nodes[o->node];
 	struct node_view before = *node;
@@ -379,8 +476,8 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 	else
 		take_failure(node, o, probe_failures);
 
-	settle(view);
 	judge(view, events);
+	follow_return(node, &before, o);
 
 	if (before.state != node->state || before.role != node->role)
 		add_event(events, DBHA_EVENT_NODE, o->node);

@@ -55,28 +55,49 @@ struct observation {
  */
 #define TROUBLE_HOLD_US ((int64_t)5000000)
 
+/*
+ * A node that comes back is given work by and by: a sixteenth of its share of the reads at first, and twice as much after each
+ * of these. Its caches are cold, and every process that uses it has seen it come back within the same second.
+ */
+#define WARMING_STEP_US ((int64_t)1000000)
+#define WARMING_STEPS   4
+
+/* Whether there is a node at this place (discover=dns; otherwise each place has its node, for ever). */
+enum presence {
+	PRESENT = 0,
+	LEAVING, /* its address is gone: no new work, what runs may end; its past still binds (a fence) */
+	VACANT,  /* nobody is here */
+};
+
 /* One node as last seen. */
 struct node_view {
+	enum presence presence;
+	/* NULL: as in the configuration; "" where nobody is. Lives as long as the handle, so that anybody may keep it. */
+	const char *name;
 	enum dbha_state state;
 	enum dbha_role role; /* as last seen, kept while the node is silent or down */
 	bool seen;           /* answered or failed at least once */
 	bool foreign;        /* it last answered for another cluster */
 	bool fenced;         /* its last role was a primary below the cluster's timeline */
 	bool read_only;
+	bool was_writable; /* a primary that has been seen with sessions that write: read-only ones may be for a while */
 	uint32_t timeline;
 	uint64_t lsn;
 	uint64_t system_identifier;
 	int64_t started_us;
-	int64_t latency_us;   /* -1: never answered */
-	int64_t seen_us;      /* monotonic, of the last answer; -1: never */
-	int64_t lag_ms;       /* -1: not known */
-	int64_t lag_bytes;    /* -1: not known */
-	bool behind;          /* it lags by more than max_lag, see dbha__lag_behind */
-	int64_t observed_us;  /* monotonic, of the last observation, be it a failure; -1: never */
-	enum failure trouble; /* see TROUBLE_HOLD_US; FAILURE_NONE: there is none */
-	int64_t trouble_us;   /* when it was reported last */
-	int silences;         /* probes without an answer, in a row */
-	uint64_t generation;  /* connections of an older one are closed; goes up at a restart and at fencing */
+	int64_t latency_us;    /* of the last answer; -1: never answered */
+	int64_t round_trip_us; /* of probes over a kept connection, smoothed; 0: none was answered yet */
+	int64_t back_us;       /* monotonic, when it last came back from an outage, or restarted; 0: never */
+	int warming;           /* it came back a while ago: it takes one read in 2^warming of its share; 0: all */
+	int64_t seen_us;       /* monotonic, of the last answer; -1: never */
+	int64_t lag_ms;        /* -1: not known */
+	int64_t lag_bytes;     /* -1: not known */
+	bool behind;           /* it lags by more than max_lag, see dbha__lag_behind */
+	int64_t observed_us;   /* monotonic, of the last observation, be it a failure; -1: never */
+	enum failure trouble;  /* see TROUBLE_HOLD_US; FAILURE_NONE: there is none */
+	int64_t trouble_us;    /* when it was reported last */
+	int silences;          /* probes without an answer, in a row */
+	uint64_t generation;   /* connections of an older one are closed; goes up at a restart and at fencing */
 	char why[DBHA_WHY_MAX];
 };
 
@@ -123,7 +144,24 @@ void dbha__topology_apply(struct view *view, const struct observation *observati
 void dbha__topology_remember(struct view *view, uint64_t system_identifier, uint32_t timeline,
                              struct topology_events *events);
 
-/* The node can be given work of some kind: it answers, its role is known, and it is neither fenced nor foreign. */
+/* ---- places, with discover=dns ------------------------------------------------------------------------------ */
+
+/* Before anything else: the places from `first` on are vacant. They keep nobody from settling. */
+void dbha__topology_reserve(struct view *view, int first);
+
+/* A new node has come to a place that was vacant or waited for its address: nothing is known of it, a new generation. */
+void dbha__topology_arrive(struct view *view, int place, const char *name);
+
+/* The node leaves: it is given no new work, and is not asked any more. `why` is for people. */
+void dbha__topology_leave(struct view *view, int place, const char *why, struct topology_events *events);
+
+/* It is back before it has gone: to be asked again, and used when it has answered. */
+void dbha__topology_return(struct view *view, int place);
+
+/* It has gone: the place is vacant, in a new generation. */
+void dbha__topology_vacate(struct view *view, int place, struct topology_events *events);
+
+/* The node can be given work of some kind: it is there and answers, its role is known, and it is neither fenced nor foreign. */
 bool dbha__topology_usable(const struct node_view *node);
 
 #endif

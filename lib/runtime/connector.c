@@ -17,6 +17,8 @@ void dbha__connector_init(struct connector *connector, struct monitor *monitor, 
 	connector->handle = handle;
 	connector->maintain_us = now + MAINTAIN_US;
 	connector->rng.state = dbha__rng_entropy(connector);
+	for (int i = 0; i < monitor->view.n_nodes; i++)
+		connector->width[i] = monitor->world.config->options.pool_max_connecting;
 }
 
 static void free_attempt(struct connect_attempt *attempt)
@@ -57,6 +59,7 @@ static void count_failure(struct connector *connector, int node, const char *why
 	int64_t pause = dbha__backoff_us(&connector->rng, options->retry_backoff_ms, options->retry_backoff_max_ms,
 	                                 connector->failures[node]++);
 	connector->not_before_us[node] = now + pause;
+	connector->width[node] = 1;
 	STATS_ADD(&connector->world.stats[node], connects_failed, 1);
 	dbha__pool_connect_failed(&connector->world.pools[node], why, now);
 }
@@ -72,7 +75,7 @@ static bool begin(struct connector *connector, int node, const struct addresses 
 	}
 	struct dial_plan plan = {
 	    .config = config,
-	    .node = &config->nodes[node],
+	    .node = dbha__places_node(&connector->monitor->places, node),
 	    .statements = config->options.statement_cache_size,
 	    .reader = true,
 	};
@@ -84,18 +87,40 @@ static bool begin(struct connector *connector, int node, const struct addresses 
 	return true;
 }
 
+/*
+ * Slow start. After an outage every process wants its connections back from a server that is cold and may not bear it: each
+ * begins with one connect at a time, after a short pause of random length, and each that succeeds allows one more, up to
+ * pool_max_connecting. A node that becomes the primary, which all writers turn to at once, is spared in the same way, but
+ * without the pause: writes are waiting. A failure leads back to one.
+ */
+static void follow_node(struct connector *connector, int node, int64_t now)
+{
+	const struct config_options *options = &connector->world.config->options;
+	const struct node_view *known = &connector->monitor->view.nodes[node];
+	/* A view that was taken over from another handle may tell of a return long ago. */
+	bool back = known->back_us != connector->back_us[node] && known->warming > 0;
+	bool other_role = known->role != connector->role[node] && connector->role[node] != DBHA_ROLE_UNKNOWN;
+	if (back) {
+		connector->failures[node] = 0; /* what failed was before */
+		connector->not_before_us[node] =
+		    now + dbha__backoff_us(&connector->rng, options->retry_backoff_ms, options->retry_backoff_max_ms, 0);
+	}
+	if (back || other_role)
+		connector->width[node] = 1;
+	connector->back_us[node] = known->back_us;
+	connector->role[node] = known->role;
+}
+
 static void begin_wanted(struct connector *connector, int node, int64_t now)
 {
 	struct addresses addresses;
 	char why[DBHA_WHY_MAX];
-	if (now < connector->not_before_us[node])
+	if (now < connector->not_before_us[node] || connector->monitor->view.nodes[node].presence != PRESENT)
 		return;
-	/* A node that has just failed is tried with one connect; the others follow when that has worked. */
-	int most = connector->failures[node] > 0 ? 1 : CONFIG_NODES_MAX;
-	enum resolve_end end = dbha__resolver_lookup(connector->world.resolver, node, now, &addresses, why, sizeof why);
+	enum resolve_end end = dbha__places_lookup(&connector->monitor->places, node, now, &addresses, why, sizeof why);
 	if (end == RESOLVE_PENDING)
 		return; /* the resolver wakes us */
-	int n = dbha__pool_claim(&connector->world.pools[node], most);
+	int n = dbha__pool_claim(&connector->world.pools[node], connector->width[node]);
 	for (int i = 0; i < n; i++) {
 		if (end == RESOLVED)
 			begin(connector, node, &addresses, now);
@@ -141,11 +166,13 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	slot->conn->patrolled = !connector->world.shared_key; /* there is a thread that patrols */
 	slot->pool = pool;
 	slot->handle = connector->handle;
-	slot->node_name = connector->world.config->nodes[node].name;
+	slot->node_name = dbha__monitor_name(connector->monitor, node);
 	slot->generation = attempt->generation;
 	slot->expires_us = dbha__pool_expiry(&pool->limits, now, &connector->rng);
 	connector->failures[node] = 0;
 	connector->not_before_us[node] = 0;
+	if (connector->width[node] < connector->world.config->options.pool_max_connecting)
+		connector->width[node]++;
 	STATS_ADD(&connector->world.stats[node], connects, 1);
 	dbha__monitor_open_door(connector->monitor, node, &attempt->dial.observation, now);
 	dbha__pool_dispose(dbha__pool_connected(pool, slot, now));
@@ -191,7 +218,7 @@ static int64_t step_attempts(struct connector *connector, int64_t now, const str
 
 static void maintain(struct connector *connector, int64_t now)
 {
-	for (int i = 0; i < connector->world.config->n_nodes; i++)
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++)
 		dbha__pool_dispose(dbha__pool_expired(&connector->world.pools[i], now));
 	connector->maintain_us = now + MAINTAIN_US;
 }
@@ -200,7 +227,7 @@ static void maintain(struct connector *connector, int64_t now)
 static void patrol(struct connector *connector, int64_t now)
 {
 	connector->patrol_us = now + CONN_PATROL_US;
-	for (int i = 0; i < connector->world.config->n_nodes; i++) {
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++) {
 		int64_t next = dbha__pool_patrol(&connector->world.pools[i], now);
 		connector->patrol_us = next < connector->patrol_us ? next : connector->patrol_us;
 	}
@@ -229,7 +256,8 @@ int64_t dbha__connector_step(struct connector *connector, int64_t now, const str
 		patrol(connector, now);
 	int64_t wake = step_attempts(connector, now, items);
 	int before = connector->n_attempts;
-	for (int i = 0; i < connector->world.config->n_nodes; i++) {
+	for (int i = 0; i < connector->monitor->view.n_nodes; i++) {
+		follow_node(connector, i, now);
 		begin_wanted(connector, i, now);
 		if (connector->not_before_us[i] > now && connector->not_before_us[i] < wake)
 			wake = connector->not_before_us[i];

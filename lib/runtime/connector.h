@@ -2,8 +2,9 @@
  * connector: makes the pools' connections, in the background and without blocking.
  *
  * A call that needs a connection only queues up; whichever comes first, a connection given back or a new one, serves it. So
- * nobody's thread is bound to a slow connect, a spike does not become a storm (pool_max_connecting per node at a time, and a
- * backoff with jitter after a failure), and a connect that is no longer needed still finishes and is kept.
+ * nobody's thread is bound to a slow connect, a spike does not become a storm (pool_max_connecting per node at a time, one
+ * at first after an outage, and a backoff with jitter after a failure), and a connect that is no longer needed still
+ * finishes and is kept.
  * A step function like the monitor's.
  */
 #ifndef DBHA_RUNTIME_CONNECTOR_H
@@ -30,6 +31,9 @@ struct connector {
 	struct connect_attempt *attempts;
 	int n_attempts;
 	int failures[CONFIG_NODES_MAX];          /* in a row */
+	int width[CONFIG_NODES_MAX];             /* connects that may be under way at a time, see follow_node */
+	int64_t back_us[CONFIG_NODES_MAX];       /* the return that was followed last */
+	enum dbha_role role[CONFIG_NODES_MAX];   /* that was followed last */
 	int64_t not_before_us[CONFIG_NODES_MAX]; /* the pause after a failure */
 	int64_t maintain_us;                     /* when old connections are looked for next */
 	int64_t patrol_us;                       /* when waits beyond their deadline are looked for next */

@@ -28,7 +28,7 @@ static void lock_handle(dbha *h) NO_ANALYSIS
 {
 	dbha__mutex_lock_for_fork(&h->lock);
 	dbha__mutex_lock_for_fork(&h->loop.stepping);
-	for (int i = 0; i < h->config.n_nodes; i++)
+	for (int i = 0; i < h->n_places; i++)
 		dbha__mutex_lock_for_fork(&h->pools[i].lock);
 	dbha__mutex_lock_for_fork(&h->view.lock);
 	if (h->resolver)
@@ -42,7 +42,7 @@ static void unlock_handle(dbha *h) NO_ANALYSIS
 	if (h->resolver)
 		dbha__resolver_unlock_after_fork(h->resolver);
 	dbha__mutex_unlock_after_fork(&h->view.lock);
-	for (int i = h->config.n_nodes - 1; i >= 0; i--)
+	for (int i = h->n_places - 1; i >= 0; i--)
 		dbha__mutex_unlock_after_fork(&h->pools[i].lock);
 	dbha__mutex_unlock_after_fork(&h->loop.stepping);
 	dbha__mutex_unlock_after_fork(&h->lock);
@@ -69,7 +69,7 @@ static void after_fork_in_child(void)
 	atomic_fetch_add(&generation, 1);
 	dbha__canceller_reset_after_fork();
 	for (dbha *h = registry; h; h = h->next) {
-		for (int i = 0; i < h->config.n_nodes; i++)
+		for (int i = 0; i < h->n_places; i++)
 			dbha__pool_abandon(&h->pools[i], dev_null);
 		if (atomic_load(&h->started)) {
 			dbha__monitor_abandon(&h->monitor, dev_null);

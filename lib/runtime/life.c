@@ -23,7 +23,7 @@ static int init_pools(dbha *h)
 	    .max_idle_ms = options->pool_max_idle_ms,
 	    .max_lifetime_ms = options->pool_max_lifetime_ms,
 	};
-	for (int i = 0; i < h->config.n_nodes; i++) {
+	for (int i = 0; i < h->n_places; i++) {
 		int rc = dbha__pool_init(&h->pools[i], h->config.nodes[i].name, &limits, &h->stats[i]);
 		if (rc)
 			return rc;
@@ -38,7 +38,7 @@ static int init_parts(dbha *h)
 	if (!rc && dbha__trace_init(&h->trace, (enum trace_level)options->log_level, options->log_file) != 0)
 		rc = errno;
 	if (!rc)
-		rc = dbha__view_init(&h->view, h->config.n_nodes);
+		rc = dbha__view_init(&h->view, h->n_places);
 	if (!rc)
 		rc = dbha__events_init(&h->events);
 	if (!rc)
@@ -62,6 +62,7 @@ dbha *dbha__life_new(const struct config *config, dbha_error *err)
 		free(h);
 		return NULL;
 	}
+	h->n_places = dbha__discover_places(&h->config);
 	atomic_init(&h->refs, 1);
 	atomic_init(&h->fork_generation, dbha__fork_generation());
 	atomic_init(&h->randomness, dbha__rng_entropy(h));
@@ -96,8 +97,9 @@ dbha *dbha__life_new(const struct config *config, dbha_error *err)
 
 static void free_handle(dbha *h)
 {
-	for (int i = 0; i < h->config.n_nodes; i++)
+	for (int i = 0; i < h->n_places; i++)
 		dbha__pool_fini(&h->pools[i]);
+	dbha__monitor_fini(&h->monitor); /* a call that outlived the drain may have left a report */
 	dbha__loop_fini(&h->loop);
 	dbha__events_fini(&h->events);
 	dbha__view_fini(&h->view);
@@ -107,6 +109,7 @@ static void free_handle(dbha *h)
 	dbha__mutex_fini(&h->lock);
 	dbha__fence_file_fini(&h->fence);
 	free(h->shared_key);
+	dbha__names_free(&h->names);
 	dbha__config_fini(&h->config);
 	free(h);
 }
@@ -122,6 +125,7 @@ static int start_locked(dbha *h) REQUIRES(h->lock)
 	    .pools = h->pools,
 	    .stats = h->stats,
 	    .handle_stats = &h->handle_stats,
+	    .names = &h->names,
 	    .events = &h->events,
 	    .trace = &h->trace,
 	    .wake = &h->wake,
@@ -135,8 +139,12 @@ static int start_locked(dbha *h) REQUIRES(h->lock)
 	if (!h->resolver)
 		return ENOMEM;
 	world.resolver = h->resolver;
+	h->began_us = now;
 	dbha__monitor_init(&h->monitor, &world, now);
 	dbha__connector_init(&h->connector, &h->monitor, h, now);
+	/* So that nobody takes the vacant places of the very first view for nodes. */
+	if (!dbha__view_publish(&h->view, &h->monitor.view))
+		return ENOMEM;
 	dbha__monitor_adopt(&h->monitor, now);
 	int rc = h->shared_key ? 0 : dbha__loop_start(&h->loop);
 	if (!rc)
@@ -173,7 +181,7 @@ static void revive_locked(dbha *h) REQUIRES(h->lock)
 		dbha__connector_fini(&h->connector);
 		dbha__monitor_fini(&h->monitor);
 	}
-	for (int i = 0; i < h->config.n_nodes; i++)
+	for (int i = 0; i < h->n_places; i++)
 		dbha__pool_reset_after_fork(&h->pools[i]);
 	dbha__loop_reset_after_fork(&h->loop);
 	/* A lookup that was running in the parent keeps its reference for ever: the resolver is left behind, not freed. */
@@ -185,8 +193,9 @@ static void revive_locked(dbha *h) REQUIRES(h->lock)
 	dbha__events_init(&h->events);
 	memset(h->stats, 0, sizeof h->stats);
 	memset(&h->handle_stats, 0, sizeof h->handle_stats);
-	dbha__view_reset_after_fork(&h->view, h->config.n_nodes);
+	dbha__view_reset_after_fork(&h->view, h->n_places);
 	atomic_store(&h->randomness, dbha__rng_entropy(h));
+	atomic_store(&h->retries_spent, 0);
 	atomic_store(&h->refs, 1);
 	atomic_store(&h->started, false);
 }
@@ -279,7 +288,7 @@ void dbha__life_leave(dbha *h)
 
 static void stop_pools(dbha *h, bool cut)
 {
-	for (int i = 0; i < h->config.n_nodes; i++)
+	for (int i = 0; i < h->n_places; i++)
 		dbha__pool_dispose(dbha__pool_stop(&h->pools[i], cut));
 }
 
@@ -321,4 +330,17 @@ uint64_t dbha__life_random(dbha *h)
 {
 	struct rng rng = {.state = atomic_fetch_add_explicit(&h->randomness, 0x9e3779b97f4a7c15ULL, memory_order_relaxed)};
 	return dbha__rng_next(&rng);
+}
+
+const char *dbha__life_name_in(const dbha *h, const struct view *view, int place)
+{
+	const char *name = view->nodes[place].name;
+	return name ? name : h->config.nodes[place].name;
+}
+
+const char *dbha__life_node_name(dbha *h, int place)
+{
+	const char *name = dbha__life_name_in(h, dbha__view_borrow(&h->view), place);
+	dbha__view_return(&h->view);
+	return name;
 }

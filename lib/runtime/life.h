@@ -27,13 +27,17 @@
 /* The padding is meant: what every call writes shares no cache line with what it only reads. */
 struct dbha { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	struct config config;
+	int n_places; /* for nodes: pools, stats, rows of the view */
+	struct kept_names names;
 	_Alignas(64) _Atomic int refs; /* written by every call: not on the line of what is only read */
 	_Alignas(64) _Atomic bool closed;
 	_Atomic bool started;
 	_Atomic unsigned fork_generation; /* of the process it runs in */
 	_Atomic uint64_t next_ticket;     /* order of arrival of calls */
 	_Atomic uint64_t randomness;
-	struct mutex lock; /* starting, stopping, reviving */
+	_Atomic int64_t retries_spent; /* see policy/budget */
+	int64_t began_us;              /* when it was started in this process */
+	struct mutex lock;             /* starting, stopping, reviving */
 	struct trace trace;
 	struct wake wake;
 	struct resolver *resolver;
@@ -79,6 +83,12 @@ bool dbha__life_turn(void *h, int64_t until);
 
 /* Closes, see dbha_close. */
 void dbha__life_close(dbha *h, int drain_ms);
+
+/* The name of the node that is at a place now. Any thread; what is returned lives as long as the handle. */
+const char *dbha__life_node_name(dbha *h, int place);
+
+/* The same, as a view has it. */
+const char *dbha__life_name_in(const dbha *h, const struct view *view, int place);
 
 /* 64 random bits, from any thread. */
 uint64_t dbha__life_random(dbha *h);

@@ -106,6 +106,9 @@ int dbha__loop_start(struct loop *loop)
 
 void dbha__loop_stop(struct loop *loop)
 {
+	/* Whose turn it is leaves within a few milliseconds; then nobody gets one any more. */
+	while (!loop->running && atomic_exchange(&loop->led, true))
+		poll(NULL, 0, 1);
 	if (!loop->running)
 		return;
 	atomic_store(&loop->stop, true);

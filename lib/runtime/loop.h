@@ -38,7 +38,7 @@ void dbha__loop_fini(struct loop *loop);
 /* Starts the thread. 0, or an errno. */
 int dbha__loop_start(struct loop *loop);
 
-/* Asks the thread to stop and waits for it: it never blocks for longer than a step. Without a thread: nothing. */
+/* Asks the thread to stop and waits for it: it never blocks for longer than a step. Without a thread: ends the turns. */
 void dbha__loop_stop(struct loop *loop);
 
 /*

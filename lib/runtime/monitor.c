@@ -14,7 +14,7 @@
 #define SEARCH_HARD_US    (30 * (int64_t)1000000)
 #define SEARCH_LONG_US    (300 * (int64_t)1000000)
 #define SEARCH_SLOWER     10
-/* Connects to a node that is down, while there is no primary: at most one in so many milliseconds. */
+/* Connects to a node that is down, while there is no primary or calls ask for it: one in so many milliseconds. */
 #define DIAL_PAUSE_MAX_MS 100
 
 /* What the file knows binds this process from its first observation on. */
@@ -22,8 +22,10 @@ static void begin_with_fence(struct monitor *monitor)
 {
 	struct topology_events none = {0};
 	const struct fence_file *fence = monitor->world.fence;
+	if (!fence || !fence->path)
+		return;
 	const struct fence_entry *first = dbha__fence_first(&fence->stored);
-	monitor->view.identified_only = fence->path;
+	monitor->view.identified_only = true;
 	if (first)
 		dbha__topology_remember(&monitor->view, first->system_identifier, first->timeline, &none);
 	monitor->view.acceptable = dbha__fence_file_acceptable(fence);
@@ -33,7 +35,9 @@ void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *wor
 {
 	memset(monitor, 0, sizeof *monitor);
 	monitor->world = *world;
-	dbha__topology_init(&monitor->view, world->config->n_nodes);
+	dbha__topology_init(&monitor->view, dbha__discover_places(world->config));
+	dbha__topology_reserve(&monitor->view, world->config->n_nodes);
+	dbha__places_init(&monitor->places, world->config, world->resolver, world->names);
 	/* After fork what the parent has seen still binds the child (P1). */
 	const struct view *known = dbha__view_borrow(world->holder);
 	monitor->view.version = known->version;
@@ -44,8 +48,16 @@ void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *wor
 	monitor->rng.state = dbha__rng_entropy(monitor);
 	monitor->alarm_us = now - ALARM_GAP_US;
 	monitor->no_primary_since_us = -1;
-	for (int i = 0; i < world->config->n_nodes; i++)
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
 		monitor->probes[i].due_us = now;
+		monitor->probes[i].in_step = true;
+	}
+}
+
+const char *dbha__monitor_name(const struct monitor *monitor, int i)
+{
+	const char *name = monitor->view.nodes[i].name;
+	return name ? name : monitor->world.config->nodes[i].name;
 }
 
 void dbha__monitor_fini(struct monitor *monitor)
@@ -88,20 +100,42 @@ static bool searching(const struct monitor *monitor, int64_t now)
 	return monitor->no_primary_since_us >= 0 && now - monitor->no_primary_since_us < SEARCH_LONG_US;
 }
 
+/*
+ * How long to leave a node alone that could not be connected to: longer with each failure, and drawn from half of that to
+ * one and a half, because what made this process dial has made all the others dial in the same millisecond.
+ */
+static int64_t dial_pause(struct monitor *monitor, const struct probe *probe)
+{
+	int64_t pause = ms_to_us(monitor->world.config->options.probe_interval_fast_ms);
+	for (int i = 0; i < probe->dial_failures && pause < ms_to_us(DIAL_PAUSE_MAX_MS); i++)
+		pause *= 2;
+	if (pause > ms_to_us(DIAL_PAUSE_MAX_MS))
+		pause = ms_to_us(DIAL_PAUSE_MAX_MS);
+	return pause / 2 + (int64_t)dbha__rng_below(&monitor->rng, (uint64_t)pause + 1);
+}
+
+/* Asking over an open connection is cheap; connecting to a node that is down is not, for anybody, however many want it. */
+static int64_t earliest(const struct probe *probe, int64_t now)
+{
+	bool free = probe->conn || probe->dial_failures == 0 || probe->not_before_us < now;
+	return free ? now : probe->not_before_us;
+}
+
 /* How long to rest before the next probe of a node. */
-static int64_t pause_of(struct monitor *monitor, const struct probe *probe, int64_t now)
+static int64_t pause_of(struct monitor *monitor, struct probe *probe, int64_t now)
 {
 	const struct config_options *options = &monitor->world.config->options;
-	if (!searching(monitor, now))
-		return jittered(monitor, ms_to_us(options->probe_interval_ms));
-	int64_t pause = ms_to_us(options->probe_interval_fast_ms);
+	int64_t pause = ms_to_us(options->probe_interval_fast_ms), most = ms_to_us(options->probe_interval_ms);
+	if (!searching(monitor, now)) {
+		bool in_step = probe->in_step;
+		probe->in_step = false;
+		return in_step ? (int64_t)dbha__rng_below(&monitor->rng, (uint64_t)most) : jittered(monitor, most);
+	}
 	if (now - monitor->no_primary_since_us > SEARCH_HARD_US)
 		pause *= SEARCH_SLOWER;
-	/* Asking over an open connection is cheap; connecting to a node that is down is not, for anybody. */
-	for (int i = 0; !probe->conn && i < probe->dial_failures && pause < ms_to_us(DIAL_PAUSE_MAX_MS); i++)
-		pause *= 2;
-	int64_t most = ms_to_us(options->probe_interval_ms);
-	return jittered(monitor, pause < most ? pause : most);
+	pause = jittered(monitor, pause < most ? pause : most);
+	int64_t closed = earliest(probe, now) - now;
+	return pause > closed ? pause : closed;
 }
 
 /* A suspect that let its time pass is asked again at once: the silence has paced it, and others wait for the verdict. */
@@ -114,23 +148,12 @@ static void rest(struct monitor *monitor, int i, int64_t now)
 	probe->due_us = urgent ? now : now + pause_of(monitor, probe, now);
 }
 
-/* A node that cannot be connected to keeps its pause, however many ask: between two dials, up to DIAL_PAUSE_MAX_MS. */
-static int64_t earliest(const struct monitor *monitor, const struct probe *probe, int64_t now)
-{
-	if (probe->conn || probe->dial_failures == 0)
-		return now;
-	int64_t pause = ms_to_us(monitor->world.config->options.probe_interval_fast_ms);
-	for (int i = 0; i < probe->dial_failures && pause < ms_to_us(DIAL_PAUSE_MAX_MS); i++)
-		pause *= 2;
-	int64_t at = probe->began_us + (pause < ms_to_us(DIAL_PAUSE_MAX_MS) ? pause : ms_to_us(DIAL_PAUSE_MAX_MS));
-	return at > now ? at : now;
-}
-
 static void probe_all_now(struct monitor *monitor, int64_t now)
 {
 	for (int i = 0; i < monitor->view.n_nodes; i++) {
 		struct probe *probe = &monitor->probes[i];
-		int64_t at = earliest(monitor, probe, now);
+		int64_t at = earliest(probe, now);
+		probe->in_step = true;
 		if (probe->phase == PROBE_RESTING && at < probe->due_us)
 			probe->due_us = at;
 	}
@@ -151,7 +174,7 @@ static void publish_event(struct monitor *monitor, const struct topology_event *
 	};
 	if (change->node >= 0) {
 		const struct node_view *node = &view->nodes[change->node];
-		snprintf(event.text, sizeof event.text, "%.80s: %s %s%s%.150s", monitor->world.config->nodes[change->node].name,
+		snprintf(event.text, sizeof event.text, "%.80s: %s %s%s%.150s", dbha__monitor_name(monitor, change->node),
 		         dbha_role_name(node->role), dbha_state_name(node->state), node->why[0] ? ": " : "", node->why);
 	} else if (change->kind == DBHA_EVENT_FENCE_FILE) {
 		snprintf(event.text, sizeof event.text, "%s",
@@ -213,7 +236,7 @@ static void consult_fence(struct monitor *monitor, struct topology_events *event
 {
 	struct fence_file *fence = monitor->world.fence;
 	struct view *view = &monitor->view;
-	if (!fence->path)
+	if (!fence || !fence->path)
 		return;
 	follow_view(monitor);
 	dbha__fence_file_keep(fence, view->system_identifier, view->timeline, now);
@@ -233,7 +256,7 @@ static void publish(struct monitor *monitor, const struct topology_events *event
 {
 	follow_view(monitor);
 	dbha__view_publish(monitor->world.holder, &monitor->view);
-	if (monitor->world.shared_key)
+	if (monitor->world.shared_key && !monitor->places.discovers) /* the places of a name are each handle's own */
 		dbha__shared_store(monitor->world.shared_key, &monitor->view, &monitor->lag);
 	for (int i = 0; i < events->n; i++)
 		publish_event(monitor, &events->list[i]);
@@ -275,7 +298,8 @@ void dbha__monitor_adopt(struct monitor *monitor, int64_t now)
 	struct view known;
 	struct lag_history lag;
 	struct topology_events none = {0};
-	if (!monitor->world.shared_key || !dbha__shared_load(monitor->world.shared_key, &known, &lag))
+	if (!monitor->world.shared_key || monitor->places.discovers ||
+	    !dbha__shared_load(monitor->world.shared_key, &known, &lag))
 		return;
 	int64_t interval = ms_to_us(monitor->world.config->options.probe_interval_ms);
 	int64_t due = known.observed_us + interval;
@@ -310,6 +334,8 @@ static void observe(struct monitor *monitor, int i, const struct observation *se
 {
 	struct topology_events events = {0};
 	struct observation observation = *seen;
+	if (monitor->view.nodes[i].presence != PRESENT)
+		return; /* somebody still speaks of a node that has left */
 	observation.node = i;
 	observation.at_us = now;
 	if (observation.failure == FAILURE_NONE)
@@ -337,7 +363,8 @@ static void dial(struct monitor *monitor, int i, const struct addresses *address
 {
 	struct probe *probe = &monitor->probes[i];
 	const struct config *config = monitor->world.config;
-	struct dial_plan plan = {.config = config, .node = &config->nodes[i], .reach_us = probe->deadline - now};
+	struct dial_plan plan = {
+	    .config = config, .node = dbha__places_node(&monitor->places, i), .reach_us = probe->deadline - now};
 	int64_t limit = now + ms_to_us(config->options.connect_timeout_ms);
 	probe->phase = PROBE_DIALING;
 	dbha__dial_begin(&probe->dial, &plan, addresses, now, limit > probe->deadline ? limit : probe->deadline);
@@ -347,7 +374,8 @@ static void dial_failed(struct monitor *monitor, int i, enum failure failure, co
 {
 	struct probe *probe = &monitor->probes[i];
 	probe->dial_failures++;
-	dbha__resolver_refresh(monitor->world.resolver, i, now);
+	probe->not_before_us = probe->began_us + dial_pause(monitor, probe);
+	dbha__places_refresh(&monitor->places, i, now);
 	observe_failure(monitor, i, failure, why, now);
 	rest(monitor, i, now);
 }
@@ -358,7 +386,7 @@ static void resolve(struct monitor *monitor, int i, int64_t now)
 	struct probe *probe = &monitor->probes[i];
 	struct addresses addresses;
 	char why[DBHA_WHY_MAX];
-	switch (dbha__resolver_lookup(monitor->world.resolver, i, now, &addresses, why, sizeof why)) {
+	switch (dbha__places_lookup(&monitor->places, i, now, &addresses, why, sizeof why)) {
 	case RESOLVED:
 		dial(monitor, i, &addresses, now);
 		return;
@@ -472,6 +500,15 @@ static void doubt_silent(struct monitor *monitor, int i, int64_t now)
 	rest(monitor, i, now);
 }
 
+/* The kept connection may lead to another server than a new one would. */
+static void ask_anew(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	dbha__conn_close(probe->conn);
+	probe->conn = NULL;
+	begin(monitor, i, now);
+}
+
 static void step_asking(struct monitor *monitor, int i, bool ready, int64_t now)
 {
 	struct probe *probe = &monitor->probes[i];
@@ -487,6 +524,8 @@ static void step_asking(struct monitor *monitor, int i, bool ready, int64_t now)
 static void step_probe(struct monitor *monitor, int i, bool ready, int64_t now)
 {
 	struct probe *probe = &monitor->probes[i];
+	if (monitor->view.nodes[i].presence != PRESENT)
+		return;
 	switch (probe->phase) {
 	case PROBE_RESTING:
 		if (ready && probe->conn && dbha__conn_is_dead(probe->conn))
@@ -506,6 +545,130 @@ static void step_probe(struct monitor *monitor, int i, bool ready, int64_t now)
 	}
 }
 
+/* ---- places ------------------------------------------------------------------------------------------------- */
+
+/* Nothing of the node that was here is to meet the next one. */
+static void begin_place_anew(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	dbha__dial_drop(&probe->dial);
+	dbha__conn_close(probe->conn);
+	free(atomic_exchange(&monitor->reports[i], NULL));
+	memset(probe, 0, sizeof *probe);
+	probe->due_us = now;
+}
+
+static void arrive(struct monitor *monitor, int i, int64_t now)
+{
+	begin_place_anew(monitor, i, now);
+	dbha__pool_dispose(dbha__pool_drain(&monitor->world.pools[i], false));
+	dbha__topology_arrive(&monitor->view, i, dbha__places_name(&monitor->places, i));
+	dbha__trace(monitor->world.trace, TRACE_INFO, "%s is a new node", dbha__monitor_name(monitor, i));
+}
+
+static void leave(struct monitor *monitor, int i, struct topology_events *events, int64_t now)
+{
+	char why[DBHA_WHY_MAX];
+	snprintf(why, sizeof why, "its address is gone from the answer for %.180s",
+	         dbha__places_node(&monitor->places, i)->host);
+	begin_place_anew(monitor, i, now);
+	dbha__topology_leave(&monitor->view, i, why, events);
+	dbha__pool_dispose(dbha__pool_drain(&monitor->world.pools[i], true));
+}
+
+static void come_back(struct monitor *monitor, int i, int64_t now)
+{
+	dbha__pool_dispose(dbha__pool_drain(&monitor->world.pools[i], false));
+	dbha__topology_return(&monitor->view, i);
+	monitor->probes[i].due_us = now;
+}
+
+/* Those whose last connection has come back are gone. What they counted stays in the sum of the handle. */
+static bool let_go(struct monitor *monitor, struct topology_events *events)
+{
+	bool any = false;
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		if (monitor->view.nodes[i].presence != LEAVING || !dbha__pool_is_empty(&monitor->world.pools[i]))
+			continue;
+		dbha__trace(monitor->world.trace, TRACE_INFO, "%s has left", dbha__monitor_name(monitor, i));
+		dbha__places_vacate(&monitor->places, i);
+		dbha__topology_vacate(&monitor->view, i, events);
+		dbha__stats_move(&monitor->world.stats[i], monitor->world.handle_stats);
+		any = true;
+	}
+	return any;
+}
+
+static void say_too_many(struct monitor *monitor, int unplaced)
+{
+	if (unplaced == 0 || monitor->places.said_too_many)
+		return;
+	monitor->places.said_too_many = true;
+	dbha__trace(monitor->world.trace, TRACE_WARNING,
+	            "discover=dns: more addresses than the %d places for nodes: %d are left out", CONFIG_NODES_MAX,
+	            unplaced);
+}
+
+static void take_changes(struct monitor *monitor, const struct discover_changes *changes,
+                         struct topology_events *events, int64_t now)
+{
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		uint32_t bit = UINT32_C(1) << i;
+		if (changes->left & bit)
+			leave(monitor, i, events, now);
+		if (changes->back & bit)
+			come_back(monitor, i, now);
+		if (changes->taken & bit)
+			arrive(monitor, i, now);
+		if (changes->freed & bit) {
+			begin_place_anew(monitor, i, now);
+			dbha__topology_vacate(&monitor->view, i, events);
+		}
+	}
+	say_too_many(monitor, changes->unplaced);
+}
+
+/* With discover=dns: nodes come and go with the answers of the resolver. Returns when it is to be asked again. */
+static int64_t discover(struct monitor *monitor, int64_t now)
+{
+	struct topology_events events = {0};
+	bool changed = let_go(monitor, &events);
+	/* In the search for a primary a new address may be the answer, and nothing fails that would ask for it. */
+	int64_t wake = dbha__resolver_keep_fresh(monitor->world.resolver, now, searching(monitor, now));
+	if (dbha__places_news(&monitor->places)) {
+		struct discover_changes changes = dbha__places_update(&monitor->places);
+		take_changes(monitor, &changes, &events, now);
+		changed = true;
+	}
+	if (changed) {
+		consult_fence(monitor, &events, now);
+		update_lag(monitor, now);
+		follow_primary(monitor, now);
+		publish(monitor, &events);
+	}
+	return wake;
+}
+
+/*
+ * Without it: a name that has moved away from a primary. The old one may live on and answer as if nothing had happened: who
+ * has the address now is asked. (A standby is left alone: the name of several may lead to each of them by turns.)
+ */
+static void follow_names(struct monitor *monitor, int64_t now)
+{
+	if (!dbha__places_news(&monitor->places))
+		return;
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		struct addresses known;
+		const struct conn *conn = monitor->probes[i].conn;
+		dbha__resolver_known(monitor->world.resolver, i, &known);
+		if (known.n > 0 && conn && monitor->view.nodes[i].role == DBHA_ROLE_PRIMARY &&
+		    !dbha__addresses_hold(&known, dbha__conn_address(conn)))
+			ask_anew(monitor, i, now);
+	}
+}
+
+/* ---- stepping ----------------------------------------------------------------------------------------------- */
+
 static int64_t wake_of(const struct probe *probe)
 {
 	switch (probe->phase) {
@@ -524,13 +687,9 @@ static int64_t wake_of(const struct probe *probe)
 
 void dbha__monitor_contradicted(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
 {
-	struct probe *probe = &monitor->probes[i];
 	observe(monitor, i, seen, now);
-	if (!probe->conn)
-		return;
-	dbha__conn_close(probe->conn);
-	probe->conn = NULL;
-	begin(monitor, i, now);
+	if (monitor->probes[i].conn)
+		ask_anew(monitor, i, now);
 }
 
 void dbha__monitor_closed_door(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)
@@ -582,10 +741,16 @@ int64_t dbha__monitor_step(struct monitor *monitor, int64_t now, const struct po
 		wake = monitor->alarm_us + ALARM_GAP_US;
 	}
 	take_reports(monitor, now);
+	if (monitor->places.discovers) {
+		int64_t again = discover(monitor, now);
+		wake = again < wake ? again : wake;
+	} else {
+		follow_names(monitor, now);
+	}
 	for (int i = 0; i < monitor->view.n_nodes; i++)
 		step_probe(monitor, i, items[i].revents != 0, now);
 	for (int i = 0; i < monitor->view.n_nodes; i++) {
-		int64_t own = wake_of(&monitor->probes[i]);
+		int64_t own = monitor->view.nodes[i].presence == PRESENT ? wake_of(&monitor->probes[i]) : CLOCK_NEVER;
 		wake = own < wake ? own : wake;
 	}
 	return wake;

@@ -19,6 +19,7 @@
 #include "events.h"
 #include "fence_file.h"
 #include "lag.h"
+#include "places.h"
 #include "pool.h"
 #include "resolver.h"
 #include "rng.h"
@@ -42,7 +43,10 @@ struct probe {
 	int64_t began_us;
 	int64_t deadline;
 	int64_t due_us;
-	int dial_failures;   /* in a row */
+	int dial_failures;     /* in a row */
+	int64_t not_before_us; /* the next dial after one that failed */
+	bool
+	    in_step; /* the last one was at the time of an incident, as in every other process: leave their step at the next rest */
 	uint64_t statements; /* that the node had done by the beginning of the probe, or of its extension */
 };
 
@@ -50,6 +54,7 @@ struct probe {
 struct monitor_world {
 	const struct config *config;
 	struct resolver *resolver;
+	struct kept_names *names;
 	struct view_holder *holder;
 	struct pool *pools;         /* one per node */
 	struct stats *stats;        /* one per node */
@@ -57,8 +62,8 @@ struct monitor_world {
 	struct events *events;
 	const struct trace *trace;
 	struct wake *wake;
-	struct fence_file *fence;
-	const char *shared_key; /* see dbha__shared_key; NULL: a thread watches, and nothing is shared */
+	struct fence_file *fence; /* NULL: none, as if it had no path */
+	const char *shared_key;   /* see dbha__shared_key; NULL: a thread watches, and nothing is shared */
 };
 
 /* A trouble that a call has met on a node. */
@@ -71,6 +76,7 @@ struct monitor {
 	struct monitor_world world;
 	struct view view; /* the working copy; only the stepping thread touches it */
 	struct lag_history lag;
+	struct places places;
 	struct probe probes[CONFIG_NODES_MAX];
 	struct rng rng;
 	_Atomic(struct report *) reports[CONFIG_NODES_MAX]; /* of calls, until the next step */
@@ -89,6 +95,9 @@ void dbha__monitor_adopt(struct monitor *monitor, int64_t now);
  * there (a virtual address or a proxy has moved). What it said counts as an observation, and the kept connection is doubted.
  */
 void dbha__monitor_contradicted(struct monitor *monitor, int node, const struct observation *seen, int64_t now);
+
+/* The name of a node. The stepping thread; what is returned lives as long as the handle. */
+const char *dbha__monitor_name(const struct monitor *monitor, int node);
 
 /* Closes the probe connections. */
 void dbha__monitor_fini(struct monitor *monitor);

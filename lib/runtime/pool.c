@@ -87,10 +87,15 @@ static void unlink_idle(struct pool *pool, struct dbha_conn *slot)
 	pool->counts.idle--;
 }
 
+static void show_load(struct pool *pool)
+{
+	atomic_store_explicit(&pool->load, pool->counts.used + pool->counts.waiting, memory_order_relaxed);
+}
+
 static void set_used(struct pool *pool, int used)
 {
 	pool->counts.used = used;
-	atomic_store_explicit(&pool->in_use, used, memory_order_relaxed);
+	show_load(pool);
 }
 
 /* By ticket, from the end: a newcomer stands last, one who was sent here from another node gets its place back. */
@@ -110,6 +115,7 @@ static void enqueue(struct pool *pool, struct waiter *waiter)
 	else
 		pool->first = waiter;
 	pool->counts.waiting++;
+	show_load(pool);
 }
 
 static void dequeue(struct pool *pool, struct waiter *waiter)
@@ -123,6 +129,7 @@ static void dequeue(struct pool *pool, struct waiter *waiter)
 	else
 		pool->last = waiter->prev;
 	pool->counts.waiting--;
+	show_load(pool);
 }
 
 /* ---- serving ----------------------------------------------------------------------------------------------- */
@@ -165,7 +172,7 @@ static void offer(struct pool *pool, struct dbha_conn *slot, int64_t now)
 
 static bool is_current(const struct pool *pool, const struct dbha_conn *slot)
 {
-	return !pool->stopped && slot->generation == pool->generation;
+	return !pool->stopped && !pool->draining && slot->generation == pool->generation;
 }
 
 /* Until it is served, or something happens; false: the deadline has passed. */
@@ -295,8 +302,9 @@ int dbha__pool_claim(struct pool *pool, int most)
 {
 	dbha__mutex_lock(&pool->lock);
 	int n = pool->open && !pool->stopped ? dbha__pool_wanted(&pool->limits, &pool->counts) : 0;
-	if (n > most)
-		n = most;
+	if (n > most - pool->counts.connecting)
+		n = most - pool->counts.connecting;
+	n = n > 0 ? n : 0;
 	pool->counts.connecting += n;
 	dbha__mutex_unlock(&pool->lock);
 	return n;
@@ -378,8 +386,8 @@ static struct dbha_conn *take_idle(struct pool *pool)
 }
 
 /*
- * shutdown(2) under the lock is the one system call made there: it does not block, and the lock is what keeps a connection
- * in use from being closed by its user at the same moment.
+ * shutdown(2), and setsockopt(2) before it, under the lock are the only system calls made there: they do not block, and the
+ * lock is what keeps a connection in use from being closed by its user at the same moment.
  */
 static void cut(struct dbha_conn *slot)
 {
@@ -392,6 +400,17 @@ static void cut_used(struct pool *pool)
 	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next)
 		if (slot->used)
 			cut(slot);
+}
+
+/* Of a generation that is over: what was sent and has not arrived is not to be executed either. */
+static void cut_off_used(struct pool *pool)
+{
+	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next) {
+		if (!slot->used)
+			continue;
+		slot->cut = true;
+		dbha__conn_cut_off(slot->conn);
+	}
 }
 
 int64_t dbha__pool_patrol(struct pool *pool, int64_t now)
@@ -439,7 +458,7 @@ struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t gener
 	pool->generation = generation;
 	pool->open = open;
 	if (renewed) {
-		cut_used(pool);
+		cut_off_used(pool);
 		list = take_idle(pool);
 	}
 	if (renewed || !open)
@@ -447,6 +466,28 @@ struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t gener
 	dbha__mutex_unlock(&pool->lock);
 	STATS_ADD(pool->stats, closed_generation, length_of(list));
 	return list;
+}
+
+struct dbha_conn *dbha__pool_drain(struct pool *pool, bool draining)
+{
+	dbha__mutex_lock(&pool->lock);
+	pool->draining = draining;
+	struct dbha_conn *list = draining ? take_idle(pool) : NULL;
+	if (draining) {
+		pool->open = false;
+		send_away(pool, ACQUIRE_REROUTE);
+	}
+	dbha__mutex_unlock(&pool->lock);
+	STATS_ADD(pool->stats, closed_generation, length_of(list));
+	return list;
+}
+
+bool dbha__pool_is_empty(struct pool *pool)
+{
+	dbha__mutex_lock(&pool->lock);
+	bool empty = pool->counts.idle + pool->counts.used + pool->counts.connecting == 0;
+	dbha__mutex_unlock(&pool->lock);
+	return empty;
 }
 
 struct dbha_conn *dbha__pool_stop(struct pool *pool, bool cut)
@@ -494,7 +535,7 @@ void dbha__pool_reset_after_fork(struct pool *pool)
 	memset(&pool->counts, 0, sizeof pool->counts);
 	set_used(pool, 0);
 	pool->first = pool->last = NULL; /* the threads that waited are not in this process */
-	pool->open = false;
+	pool->open = pool->draining = false;
 	pool->generation = 1;
 	pool->connect_failed_us = 0;
 	dbha__pool_dispose(idle);

@@ -50,9 +50,10 @@ struct pool {
 	struct waiter *first;
 	uint64_t generation;
 	struct pool_counts counts;
-	_Atomic int in_use; /* counts.used, for those who route without the lock */
+	_Atomic int load; /* counts.used and counts.waiting together, for those who route without the lock */
 	bool open;
-	bool stopped; /* for good */
+	bool stopped;  /* for good */
+	bool draining; /* no connection joins or comes back for use */
 	struct dbha_conn *idle_oldest;
 	struct stats *stats;
 	struct waiter *last;
@@ -106,7 +107,10 @@ void dbha__pool_dispose(struct dbha_conn *list);
 
 /* ---- for the connector -------------------------------------------------------------------------------------- */
 
-/* Reserves places for as many connects as are wanted now, at most `most`; returns how many. Each ends with one of the two below. */
+/*
+ * Reserves places for as many connects as are wanted now, so that at most `most` are under way; returns how many are new. Each
+ * ends with one of the two below.
+ */
 int dbha__pool_claim(struct pool *pool, int most);
 
 /* A connect has succeeded: the new connection joins. NULL, or the place itself if the pool does not want it any more. */
@@ -131,6 +135,15 @@ int64_t dbha__pool_patrol(struct pool *pool, int64_t now);
  * for dbha__pool_dispose. Not open: waiters are sent away. Idle connections stay: the node may come back as it was.
  */
 struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t generation);
+
+/*
+ * Draining: the node leaves. What is in use may go on to its end and is closed when it comes back; the idle connections are returned
+ * for dbha__pool_dispose. false ends it.
+ */
+struct dbha_conn *dbha__pool_drain(struct pool *pool, bool draining);
+
+/* No connection is there or being made. */
+bool dbha__pool_is_empty(struct pool *pool);
 
 /*
  * The node is silent and others are not: the reads that wait for it are cut, so that their callers run them elsewhere.

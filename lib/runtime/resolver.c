@@ -1,25 +1,28 @@
 #include "resolver.h"
 
 #include <netdb.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "clock.h"
 #include "sync.h"
 #include "thread.h"
 
-#define REFRESH_US (30 * (int64_t)1000000)
-#define RETRY_US   ((int64_t)1000000)
+/* Two lookups of one name begin at least so far apart. */
+#define RETRY_US ((int64_t)1000000)
 
+/* A host name, of one or more nodes. */
 struct name {
-	const char *host; /* NULL: this node needs no lookup */
+	const char *host; /* of the configuration */
 	bool running;
 	bool known; /* a lookup has ended */
-	int error;  /* of getaddrinfo, 0 if `addresses` holds */
+	int error;  /* of getaddrinfo, in the last one */
 	int64_t asked_us;
-	struct addresses addresses;
+	struct addresses addresses; /* of the last lookup that found any */
 };
 
 struct resolver {
@@ -27,13 +30,17 @@ struct resolver {
 	int refs; /* the handle, and one per running lookup */
 	bool closed;
 	struct wake *wake;
+	int64_t refresh_us;
+	_Atomic unsigned version;
+	int n_nodes;
+	int name_of[CONFIG_NODES_MAX]; /* by node; -1: it needs no lookup */
 	int n;
 	struct name names[CONFIG_NODES_MAX];
 };
 
 struct lookup {
 	struct resolver *resolver;
-	int node;
+	int name;
 	char host[256];
 };
 
@@ -54,6 +61,18 @@ static bool needs_lookup(const struct config_node *node)
 	       !is_numeric(node->host);
 }
 
+/* Nodes that differ in their ports alone share their name's lookups. */
+static int add_name(struct resolver *resolver, const struct config_node *node)
+{
+	if (!needs_lookup(node))
+		return -1;
+	for (int i = 0; i < resolver->n; i++)
+		if (strcasecmp(resolver->names[i].host, node->host) == 0)
+			return i;
+	resolver->names[resolver->n] = (struct name){.host = node->host, .asked_us = -RETRY_US};
+	return resolver->n++;
+}
+
 struct resolver *dbha__resolver_new(const struct config *config, struct wake *wake)
 {
 	struct resolver *resolver = calloc(1, sizeof *resolver);
@@ -65,12 +84,11 @@ struct resolver *dbha__resolver_new(const struct config *config, struct wake *wa
 	}
 	resolver->refs = 1;
 	resolver->wake = wake;
-	resolver->n = config->n_nodes;
-	for (int i = 0; i < config->n_nodes; i++) {
-		struct name *name = &resolver->names[i];
-		name->host = needs_lookup(&config->nodes[i]) ? config->nodes[i].host : NULL;
-		name->asked_us = -RETRY_US;
-	}
+	resolver->refresh_us = ms_to_us(config->options.resolve_interval_ms);
+	atomic_init(&resolver->version, 0);
+	resolver->n_nodes = config->n_nodes;
+	for (int i = 0; i < config->n_nodes; i++)
+		resolver->name_of[i] = add_name(resolver, &config->nodes[i]);
 	return resolver;
 }
 
@@ -93,14 +111,47 @@ void dbha__resolver_close(struct resolver *resolver)
 	unref_and_unlock(resolver);
 }
 
+/* ---- one lookup --------------------------------------------------------------------------------------------- */
+
 static void keep_addresses(struct addresses *addresses, const struct addrinfo *list)
 {
-	addresses->n = 0;
-	for (const struct addrinfo *ai = list; ai && addresses->n < DIAL_ADDRESSES_MAX; ai = ai->ai_next) {
-		char *to = addresses->list[addresses->n];
-		if (getnameinfo(ai->ai_addr, ai->ai_addrlen, to, DIAL_ADDRESS_LENGTH, NULL, 0, NI_NUMERICHOST) == 0)
-			addresses->n++;
+	addresses->n = addresses->left_out = 0;
+	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
+		char text[ADDRESS_LENGTH];
+		/* A file of hosts may name an address twice. */
+		if (getnameinfo(ai->ai_addr, ai->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) != 0 ||
+		    dbha__addresses_hold(addresses, text))
+			continue;
+		if (addresses->n < ADDRESSES_MAX)
+			memcpy(addresses->list[addresses->n++], text, sizeof text);
+		else
+			addresses->left_out++;
 	}
+}
+
+/* The order is no change: name servers turn it with every answer. */
+static bool same_addresses(const struct addresses *a, const struct addresses *b)
+{
+	for (int i = 0; i < a->n; i++)
+		if (!dbha__addresses_hold(b, a->list[i]))
+			return false;
+	return a->n == b->n && a->left_out == b->left_out;
+}
+
+static void finish_lookup(struct resolver *resolver, struct name *name, int error, const struct addresses *found)
+    REQUIRES(resolver->lock)
+{
+	name->running = false;
+	/* A failure does not take away what is known: the resolver being down is not the host having moved. */
+	if (!error && found->n > 0) {
+		if (!same_addresses(&name->addresses, found))
+			atomic_fetch_add(&resolver->version, 1);
+		name->addresses = *found;
+	}
+	name->error = error;
+	name->known = true;
+	if (!resolver->closed)
+		dbha__wake_signal(resolver->wake);
 }
 
 static void *run_lookup(void *arg)
@@ -116,23 +167,15 @@ static void *run_lookup(void *arg)
 		freeaddrinfo(list);
 
 	dbha__mutex_lock(&resolver->lock);
-	struct name *name = &resolver->names[lookup->node];
-	name->running = false;
-	/* A failure does not take away what is known: the resolver being down is not the host having moved. */
-	if (!error && addresses.n > 0)
-		name->addresses = addresses;
-	name->error = error;
-	name->known = true;
-	if (!resolver->closed)
-		dbha__wake_signal(resolver->wake);
+	finish_lookup(resolver, &resolver->names[lookup->name], error, &addresses);
 	unref_and_unlock(resolver);
 	free(lookup);
 	return NULL;
 }
 
-static void start_lookup(struct resolver *resolver, int node, int64_t now) REQUIRES(resolver->lock)
+static void start_lookup(struct resolver *resolver, int index, int64_t now) REQUIRES(resolver->lock)
 {
-	struct name *name = &resolver->names[node];
+	struct name *name = &resolver->names[index];
 	if (name->running || now - name->asked_us < RETRY_US)
 		return;
 	name->asked_us = now;
@@ -140,7 +183,7 @@ static void start_lookup(struct resolver *resolver, int node, int64_t now) REQUI
 	if (!lookup)
 		return;
 	lookup->resolver = resolver;
-	lookup->node = node;
+	lookup->name = index;
 	snprintf(lookup->host, sizeof lookup->host, "%s", name->host);
 	if (dbha__thread_start(NULL, run_lookup, lookup) == 0) {
 		name->running = true;
@@ -152,17 +195,25 @@ static void start_lookup(struct resolver *resolver, int node, int64_t now) REQUI
 	}
 }
 
+/* ---- asking ------------------------------------------------------------------------------------------------- */
+
+/* When a name that nobody has trouble with is to be looked up again. */
+static int64_t due(const struct resolver *resolver, const struct name *name, bool urgent)
+{
+	return name->asked_us + (urgent || name->addresses.n == 0 ? RETRY_US : resolver->refresh_us);
+}
+
 enum resolve_end dbha__resolver_lookup(struct resolver *resolver, int node, int64_t now, struct addresses *out,
                                        char *why, size_t why_size)
 {
-	struct name *name = &resolver->names[node];
+	int index = resolver->name_of[node];
 	out->n = 0;
-	if (!name->host)
+	if (index < 0)
 		return RESOLVED;
+	struct name *name = &resolver->names[index];
 	dbha__mutex_lock(&resolver->lock);
-	bool old = now - name->asked_us > REFRESH_US;
-	if (!name->known || old || name->addresses.n == 0)
-		start_lookup(resolver, node, now);
+	if (now >= due(resolver, name, false))
+		start_lookup(resolver, index, now);
 	*out = name->addresses;
 	bool known = name->known;
 	int error = name->error;
@@ -178,10 +229,53 @@ enum resolve_end dbha__resolver_lookup(struct resolver *resolver, int node, int6
 
 void dbha__resolver_refresh(struct resolver *resolver, int node, int64_t now)
 {
-	if (!resolver->names[node].host)
+	int index = resolver->name_of[node];
+	if (index < 0)
 		return;
 	dbha__mutex_lock(&resolver->lock);
-	start_lookup(resolver, node, now);
+	start_lookup(resolver, index, now);
+	dbha__mutex_unlock(&resolver->lock);
+}
+
+uint32_t dbha__resolver_names(const struct resolver *resolver)
+{
+	uint32_t bits = 0;
+	for (int i = 0; i < resolver->n_nodes; i++)
+		if (resolver->name_of[i] >= 0)
+			bits |= UINT32_C(1) << i;
+	return bits;
+}
+
+unsigned dbha__resolver_version(const struct resolver *resolver)
+{
+	return atomic_load(&resolver->version);
+}
+
+int64_t dbha__resolver_keep_fresh(struct resolver *resolver, int64_t now, bool urgent)
+{
+	int64_t next = CLOCK_NEVER;
+	dbha__mutex_lock(&resolver->lock);
+	for (int i = 0; i < resolver->n; i++) {
+		struct name *name = &resolver->names[i];
+		if (now >= due(resolver, name, urgent))
+			start_lookup(resolver, i, now);
+		/* One that is running wakes the loop when it ends. */
+		int64_t at = due(resolver, name, urgent);
+		if (!name->running && at < next)
+			next = at;
+	}
+	dbha__mutex_unlock(&resolver->lock);
+	return next;
+}
+
+void dbha__resolver_known(struct resolver *resolver, int node, struct addresses *out)
+{
+	int index = resolver->name_of[node];
+	out->n = out->left_out = 0;
+	if (index < 0)
+		return;
+	dbha__mutex_lock(&resolver->lock);
+	*out = resolver->names[index].addresses;
 	dbha__mutex_unlock(&resolver->lock);
 }
 

@@ -160,6 +160,12 @@ int dbha__conn_fd(const struct conn *conn)
 	return PQsocket(conn->pg);
 }
 
+const char *dbha__conn_address(const struct conn *conn)
+{
+	const char *address = PQhostaddr(conn->pg);
+	return address ? address : "";
+}
+
 bool dbha__conn_is_dead(struct conn *conn)
 {
 	char byte;
@@ -175,6 +181,17 @@ bool dbha__conn_is_dead(struct conn *conn)
 	if (!PQconsumeInput(conn->pg) || PQstatus(conn->pg) == CONNECTION_BAD)
 		return true;
 	return recv(conn->guard_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+bool dbha__conn_was_promoted(struct conn *conn)
+{
+	if (!conn->standby || !conn->direct)
+		return false;
+	const char *in_hot_standby = PQparameterStatus(conn->pg, "in_hot_standby");
+	if (!in_hot_standby || strcmp(in_hot_standby, "off") != 0)
+		return false;
+	conn->standby = false;
+	return true;
 }
 
 bool dbha__conn_peer_closed(const struct conn *conn)
@@ -215,6 +232,15 @@ void dbha__conn_cut(struct conn *conn)
 {
 	if (conn->guard_fd >= 0)
 		shutdown(conn->guard_fd, SHUT_RDWR);
+}
+
+void dbha__conn_cut_off(struct conn *conn)
+{
+	/* The close that follows resets the connection and throws away what is still to be sent. */
+	static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	if (conn->guard_fd >= 0)
+		setsockopt(conn->guard_fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	dbha__conn_cut(conn);
 }
 
 /* The opaque type is libpq's own under a name of the house: other floors do not see libpq. */

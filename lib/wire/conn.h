@@ -1,7 +1,7 @@
 /*
  * conn: one connection to one node. Connects without blocking, is cut, checked, and closed (also after fork).
  *
- * Never a lock: a conn belongs to one thread at a time. The one exception is dbha__conn_cut, see there.
+ * Never a lock: a conn belongs to one thread at a time. The exceptions are dbha__conn_cut and dbha__conn_cut_off, see there.
  */
 #ifndef DBHA_WIRE_CONN_H
 #define DBHA_WIRE_CONN_H
@@ -35,6 +35,7 @@ struct conn {
 	_Atomic int64_t wait_until_us;
 	_Atomic bool overdue;
 	bool direct;         /* the backend is the one libpq was told of: no pooler shares it with others */
+	bool standby;        /* when it was asked last, the server was one */
 	bool read_only_set;  /* we have set default_transaction_read_only for this session */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
 	bool basic_identity; /* the role may not read everything the identity query asks for */
@@ -78,11 +79,20 @@ void dbha__conn_first_line(char *out, size_t size, const char *message);
 /* libpq's socket, or -1. */
 int dbha__conn_fd(const struct conn *conn);
 
+/* The server's numeric address, "" for a Unix socket. */
+const char *dbha__conn_address(const struct conn *conn);
+
 /* Whether the other side has closed an idle connection. No round trip; one system call. */
 bool dbha__conn_is_dead(struct conn *conn);
 
 /* The same for a glance at many: without libpq, and without a word from the server being taken in. Does not block. */
 bool dbha__conn_peer_closed(const struct conn *conn);
+
+/*
+ * Whether the server has told, with the reply to a statement, that it was promoted; true once. A promotion is reported as
+ * in_hot_standby = off before the next ReadyForQuery (PostgreSQL 14 and newer). Behind a pooler it means nothing.
+ */
+bool dbha__conn_was_promoted(struct conn *conn);
 
 /* The state a connection comes back in. */
 enum conn_state {
@@ -104,6 +114,12 @@ void dbha__conn_take_back(struct conn *conn);
  * sure that dbha__conn_close does not run. A system call that does not block.
  */
 void dbha__conn_cut(struct conn *conn);
+
+/*
+ * The same for a server that is shut out: what has not reached it yet never will. Without this the kernel goes on
+ * delivering, and a statement that was sent into a black hole would be executed when the old primary is back.
+ */
+void dbha__conn_cut_off(struct conn *conn);
 
 /*
  * A cancel request for what the connection is doing now; it outlives the connection. NULL: there is nothing to cancel.

@@ -10,18 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "addresses.h"
 #include "config.h"
 #include "conn.h"
 #include "topology.h"
-
-#define DIAL_ADDRESSES_MAX  16
-#define DIAL_ADDRESS_LENGTH 64 /* an IPv6 address with its zone */
-
-/* Numeric addresses of a host. n = 0: it needs none (hostaddr, a numeric host, a Unix socket). */
-struct addresses {
-	int n;
-	char list[DIAL_ADDRESSES_MAX][DIAL_ADDRESS_LENGTH];
-};
 
 struct dial_plan {
 	const struct config *config;

@@ -58,9 +58,10 @@ static bool was_set(const PQconninfoOption *o, const struct config_pairs *given)
 	if (!o->val || !*o->val || strcmp(o->val, SENTINEL) == 0)
 		return false;
 	/*
-	 * libpq finds its password file at connect, in the same way as it did now; `service` is passed on for that as well.
+	 * libpq finds its password file at connect, in the same way as it did now; `service` is passed on for that as well. And
+	 * sslcertmode (libpq 16) it fills with a default that it does not list as one.
 	 */
-	if (strcmp(o->keyword, "passfile") == 0)
+	if (strcmp(o->keyword, "passfile") == 0 || strcmp(o->keyword, "sslcertmode") == 0)
 		return dbha__pairs_get(given, o->keyword);
 	const char *variable = o->envvar ? getenv(o->envvar) : NULL;
 	return dbha__pairs_get(given, o->keyword) || (variable && *variable) || !o->compiled ||

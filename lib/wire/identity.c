@@ -102,6 +102,7 @@ static void take_result(struct conn *conn, const PGresult *result, struct observ
 	bool rows = PQresultStatus(result) == PGRES_TUPLES_OK;
 	if (rows && PQnfields(result) >= N_COLUMNS_BASIC && PQntuples(result) == 1) {
 		read_row(result, observation);
+		conn->standby = observation->in_recovery;
 		/*
 		 * A pooler in between tells libpq a pid of its own. What the parameters report of the role is then of whichever
 		 * server the pooler met first, and is looked at by nobody here.

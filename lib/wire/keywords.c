@@ -21,10 +21,10 @@ static const struct newer {
 	const char *keyword;
 	int version;
 } newer_keywords[] = {
-    {"load_balance_hosts", 16},   {"require_auth", 16},         {"sslcertmode", 16},      {"gssdelegation", 17},
-    {"sslnegotiation", 17},       {"min_protocol_version", 18}, {"oauth_client_id", 18},  {"oauth_client_secret", 18},
-    {"oauth_issuer", 18},         {"oauth_scope", 18},          {"scram_client_key", 18}, {"scram_server_key", 18},
-    {"max_protocol_version", 18}, {"servicefile", 18},          {"sslkeylogfile", 18},
+    {"require_auth", 16},         {"sslcertmode", 16},      {"gssdelegation", 17},       {"sslnegotiation", 17},
+    {"min_protocol_version", 18}, {"oauth_client_id", 18},  {"oauth_client_secret", 18}, {"oauth_issuer", 18},
+    {"oauth_scope", 18},          {"scram_client_key", 18}, {"scram_server_key", 18},    {"max_protocol_version", 18},
+    {"servicefile", 18},          {"sslkeylogfile", 18},
 };
 
 bool dbha__keyword_known(const PQconninfoOption *defaults, const char *keyword)
@@ -44,9 +44,8 @@ int dbha__keyword_refuse(const PQconninfoOption *defaults, const char *keyword, 
 			return dbha__fail(
 			    err, DBHA_ERR_CONFIG,
 			    "%s: not known to libpq %d, it came with libpq %d; accepted: leave it out, or use a newer "
-			    "libpq%s",
-			    shown.text, version, newer_keywords[i].version,
-			    i == 0 ? " (this library spreads reads over the standbys by itself)" : "");
+			    "libpq",
+			    shown.text, version, newer_keywords[i].version);
 
 	struct option_guess guess = {.word = keyword};
 	dbha__option_guess_own(&guess);

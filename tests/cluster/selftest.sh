@@ -236,6 +236,10 @@ test_old_primary() {
 	check "of the higher timeline" eventually status_is 1 6 2
 	check "without the rows of the dead branch" answers 0 1 "SELECT count(*) FROM t WHERE n = 99"
 	check "it streams from its own slot" answers 2 2 "SELECT count(*) FROM pg_replication_slots WHERE active"
+	check "a standby can stream from a standby" pg cascade "$DIR" 3 1
+	check "and gets its rows from there" answers 1 1 "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+	check_refused "a primary is followed, not cascaded from" "use follow" pg cascade "$DIR" 3 2
+	check "and back" pg follow "$DIR" 3 2
 	check_refused "a standby is no primary to follow" "node 1 is not a primary" pg follow "$DIR" 3 1
 }
 

@@ -455,6 +455,23 @@ START_TEST(a_standby_promoted_under_its_open_connections_is_written_over_them)
 }
 END_TEST
 
+/* Nothing has failed and no probe is due for a minute: only the reply to a read tells. */
+START_TEST(the_next_reply_of_a_promoted_standby_fences_the_old_primary)
+{
+	dbha *h = open_all("probe_interval=1min");
+	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)");
+	fetch(h, DBHA_READ, "SELECT 1");
+	promote(2);
+	ck_assert_int_eq(cluster_status(h).primary, 0); /* an idle connection hears nothing */
+	for (int64_t end = now_ms() + PATIENCE_MS; cluster_status(h).primary != 1 && now_ms() < end; short_pause())
+		fetch(h, DBHA_READ, "SELECT 1");
+	ck_assert_int_eq(cluster_status(h).primary, 1);
+	ck_assert_int_eq(node_status(h, 0).state, DBHA_STATE_FENCED);
+	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (2)");
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 2"), 1);
+}
+END_TEST
+
 START_TEST(an_error_of_an_older_generation_does_not_blacken_its_node)
 {
 	dbha *h = open_all(NULL);
@@ -654,6 +671,7 @@ int main(void)
 	ADD_TEST(suite, a_statement_in_flight_when_its_primary_dies_is_unknown_and_not_repeated, servers, NULL, 60);
 	ADD_TEST(suite, a_write_waits_for_the_new_primary_and_is_woken, servers, NULL, 60);
 	ADD_TEST(suite, a_frozen_primary_is_fenced_at_the_promotion_and_its_leases_are_cut, servers, NULL, 60);
+	ADD_TEST(suite, the_next_reply_of_a_promoted_standby_fences_the_old_primary, servers, NULL, 60);
 	ADD_TEST(suite, a_standby_promoted_under_its_open_connections_is_written_over_them, servers, NULL, 60);
 	ADD_TEST(suite, an_address_that_moves_to_the_new_primary_takes_the_writes_with_it, servers, NULL, 60);
 	return run_suite(suite, &c);

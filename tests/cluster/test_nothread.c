@@ -101,10 +101,10 @@ END_TEST
 
 START_TEST(time_in_which_nobody_looked_is_no_silence)
 {
-	dbha *h = open_handle(cluster_url(&c, NULL, OFF "&probe_interval=100ms&probe_timeout=50ms&probe_failures=1"));
+	dbha *h = open_handle(cluster_url(&c, NULL, OFF "&probe_interval=200ms&probe_timeout=250ms&probe_failures=1"));
 	fetch(h, DBHA_WRITE, "SELECT 1");
 	for (int i = 0; i < 10; i++) {
-		idle(150); /* a probe is due, is sent by the next look, and is answered while nobody looks */
+		idle(350); /* a probe is due, is sent by the next look, and is answered while nobody looks */
 		for (int node = 0; node < 3; node++) {
 			int state = (int)node_status(h, node).state;
 			ck_assert_msg(state == DBHA_STATE_UP, "node %d is %s: %s", node + 1, dbha_state_name(state),
@@ -203,6 +203,31 @@ START_TEST(threads_take_turns)
 }
 END_TEST
 
+static void *wait_for_nobody(void *arg)
+{
+	dbha_error err;
+	return run(arg, DBHA_WRITE, 5000, "SELECT pg_sleep(5)", &err) == DBHA_OK ? arg : NULL;
+}
+
+/* Some wait for a primary that is not there, others for a place in a pool, each looking at the sockets in its turn. */
+START_TEST(a_close_ends_the_turns_of_those_who_wait)
+{
+	for (int i = 0; i < 5; i++) {
+		dbha *h = open_handle(cluster_url(&c, i % 2 ? "2 3" : NULL, OFF "&pool_max_size=1"));
+		pthread_t threads[6];
+		dbha_error err;
+		ASSERT_OK(dbha_wait(h, DBHA_WAIT_PROBED, PATIENCE_MS, &err), err);
+		for (int k = 0; k < 6; k++)
+			threads[k] = start_thread(wait_for_nobody, h);
+		idle(30);
+		close_handle(h, 0);
+		for (int k = 0; k < 6; k++)
+			join_thread(threads[k]);
+	}
+	intact = true;
+}
+END_TEST
+
 START_TEST(a_child_starts_anew)
 {
 	dbha *h = open_handle(cluster_url(&c, NULL, OFF));
@@ -233,6 +258,7 @@ int main(void)
 	ADD_TEST(suite, a_call_ends_with_its_deadline, servers, NULL, 30);
 	ADD_TEST(suite, the_next_handle_asks_nobody_again, servers, NULL, 30);
 	ADD_TEST(suite, threads_take_turns, servers, NULL, 60);
+	ADD_TEST(suite, a_close_ends_the_turns_of_those_who_wait, servers, NULL, 60);
 	ADD_TEST(suite, a_child_starts_anew, servers, NULL, 30);
 	ADD_TEST(suite, a_failover_is_followed_by_the_calls, servers, NULL, 90);
 	ADD_TEST(suite, after_a_sleep_the_first_write_goes_to_the_new_primary, servers, NULL, 90);

@@ -513,7 +513,7 @@ START_TEST(options_can_be_listed)
 		ck_assert(info->name && info->type && info->default_value && info->accepted && info->text);
 		seen = seen || strcmp(info->name, "retry_backoff_max") == 0;
 	}
-	ck_assert_int_eq(n, 24);
+	ck_assert_int_eq(n, 28);
 	ck_assert(seen);
 }
 END_TEST
@@ -706,7 +706,8 @@ static const struct setting {
     {"application_name", "app", NULL},
     {"sslmod", "require", "did you mean sslmode?"},
     {"pool_size", "3", "did you mean pool_max_size?"},
-    {"load_balance_hosts", "random", "load_balance_hosts"},
+    {"load_balance_hosts", "random", NULL},
+    {"load_balance_hosts", "even", "load_balance_hosts: \"even\""},
     {"", "x", "unknown option \"\""},
 };
 

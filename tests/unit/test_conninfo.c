@@ -135,6 +135,9 @@ static const struct good {
     {"postgresql:///?call_timeout=", {"call_timeout", ""}},
     {"postgresql:///?connect_timeout=3&target_session_attrs=read-write",
      {"connect_timeout", "3", "target_session_attrs", "read-write"}},
+    /* ... and one that newer versions of libpq know as well: it is taken by every version */
+    {"postgresql://h/?load_balance_hosts=random", {"host", "h", "load_balance_hosts", "random"}},
+    {"load_balance_hosts=disable host=h", {"host", "h", "load_balance_hosts", "disable"}},
     /* keyword/value text by libpq's quoting rules */
     {"host=h1,h2 port=1,2 dbname=db", {"host", "h1,h2", "port", "1,2", "dbname", "db"}},
     {" host = h\tport\n=\n1 ", {"host", "h", "port", "1"}},
@@ -227,8 +230,8 @@ START_TEST(newer_keywords_are_explained)
 	dbha_error err = {0};
 	if (PQlibVersion() >= 160000)
 		return;
-	ck_assert_int_eq(dbha__conninfo_parse("postgresql://h/?load_balance_hosts=random", &pairs, &err), DBHA_ERR_CONFIG);
-	ck_assert_ptr_nonnull(strstr(err.message, "load_balance_hosts: not known to libpq"));
+	ck_assert_int_eq(dbha__conninfo_parse("postgresql://h/?require_auth=md5", &pairs, &err), DBHA_ERR_CONFIG);
+	ck_assert_ptr_nonnull(strstr(err.message, "require_auth: not known to libpq"));
 	ck_assert_ptr_nonnull(strstr(err.message, "came with libpq 16"));
 	dbha__pairs_fini(&pairs);
 }

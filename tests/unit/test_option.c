@@ -36,6 +36,8 @@ static const struct expected {
     {"pool_max_lifetime", "time", "1h", 3600000, 0, 604800000},
     {"pool_max_connecting", "integer", "3", 3, 1, 100},
     {"monitor", "enum", "on", MONITOR_ON, MONITOR_OFF, MONITOR_ON},
+    {"discover", "enum", "off", DISCOVER_OFF, DISCOVER_OFF, DISCOVER_DNS},
+    {"resolve_interval", "time", "30s", 30000, 1000, 3600000},
     {"probe_profile", "enum", "normal", PROBE_NORMAL, PROBE_NORMAL, PROBE_AGGRESSIVE},
     {"probe_interval", "time", "1s", 1000, 100, 3600000},
     {"probe_interval_fast", "time", "5ms", 5, 1, 10000},
@@ -44,6 +46,8 @@ static const struct expected {
     {"max_lag", "time", "0", 0, 0, 86400000},
     {"retry_backoff", "time", "10ms", 10, 1, 60000},
     {"retry_backoff_max", "time", "1s", 1000, 1, 600000},
+    {"load_balance_hosts", "enum", "random", LOAD_BALANCE_RANDOM, LOAD_BALANCE_DISABLE, LOAD_BALANCE_RANDOM},
+    {"retry_budget", "integer", "20", 20, 0, 100},
     {"statement_cache_size", "integer", "100", 100, 0, 10000},
     {"log_level", "enum", "off", 0, 0, 4},
 };

@@ -139,7 +139,7 @@ static void check_counts(struct bench *bench, int idle, int used, int connecting
 	                  report.counts.waiting == waiting,
 	              "idle %d, used %d, connecting %d, waiting %d; expected %d %d %d %d", report.counts.idle,
 	              report.counts.used, report.counts.connecting, report.counts.waiting, idle, used, connecting, waiting);
-	ck_assert_int_eq(bench->pool.in_use, used);
+	ck_assert_int_eq(bench->pool.load, used + waiting);
 }
 
 /* ---- callers in threads of their own ------------------------------------------------------------------------ */
@@ -626,17 +626,21 @@ START_TEST(a_long_reason_is_cut)
 }
 END_TEST
 
-START_TEST(a_claim_takes_what_is_wanted_and_no_more_than_asked)
+START_TEST(a_claim_leaves_no_more_under_way_than_asked)
 {
 	static const struct pool_limits limits = {.min_size = 5, .max_size = 8, .max_connecting = 4};
 	struct bench bench;
 	setup(&bench, &limits);
 	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 0), 0);
-	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 3), 3);
-	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 3), 1); /* four at a time */
-	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 3), 0);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 1), 1);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 1), 0); /* one at a time */
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 3), 2);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 2), 0);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 9), 1); /* pool_max_connecting */
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 9), 0);
 	dbha__pool_connect_failed(&bench.pool, "no", 1);
-	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 3), 1);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 3), 0);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 4), 1);
 	check_counts(&bench, 0, 0, 4, 0);
 	dbha__pool_stop(&bench.pool, false);
 	for (int i = 0; i < 4; i++)
@@ -779,6 +783,64 @@ START_TEST(a_stop_returns_what_is_idle)
 }
 END_TEST
 
+/* ---- a node that leaves ------------------------------------------------------------------------------------- */
+
+START_TEST(draining_lets_end_what_runs_and_nothing_begin)
+{
+	struct bench bench;
+	setup(&bench, &wide);
+	struct link used = connect_one(&bench, 0);
+	take(&bench);
+	struct link idle = connect_one(&bench, 0);
+	struct link late = make_link(bench.pool.generation, INT64_MAX);
+	set_connecting(&bench, 1);
+	ck_assert(!dbha__pool_is_empty(&bench.pool));
+
+	struct dbha_conn *list = dbha__pool_drain(&bench.pool, true);
+	ck_assert_ptr_eq(list, idle.slot);
+	dispose(list);
+	ck_assert(is_cut(idle.far) && !is_cut(used.far));
+	ck_assert_int_eq((int)fail_to_take(&bench, bench.pool.generation), ACQUIRE_REROUTE);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 5), 0);
+	/* A connect that was under way comes too late, and what ran does not come back for use. */
+	ck_assert_ptr_eq(dbha__pool_connected(&bench.pool, late.slot, 1), late.slot);
+	dispose(late.slot);
+	ck_assert(!dbha__pool_is_empty(&bench.pool));
+	ck_assert_ptr_eq(dbha__pool_release(&bench.pool, used.slot, true, 1), used.slot);
+	dispose(used.slot);
+	ck_assert(dbha__pool_is_empty(&bench.pool));
+	close(used.far);
+	close(idle.far);
+	close(late.far);
+
+	ck_assert_ptr_null(dbha__pool_drain(&bench.pool, false));
+	ck_assert_ptr_null(dbha__pool_follow(&bench.pool, true, 2));
+	struct link fresh = connect_one(&bench, 0);
+	ck_assert_ptr_eq(take(&bench), fresh.slot);
+	ck_assert_ptr_null(dbha__pool_release(&bench.pool, fresh.slot, true, 1));
+	close(fresh.far);
+	teardown(&bench);
+}
+END_TEST
+
+/* A primary that leaves and is superseded meanwhile: what still runs on it is cut (P1). */
+START_TEST(draining_does_not_shield_from_a_fence)
+{
+	struct bench bench;
+	setup(&bench, &wide);
+	struct link used = connect_one(&bench, 0);
+	take(&bench);
+	ck_assert_ptr_null(dbha__pool_drain(&bench.pool, true));
+	ck_assert_ptr_null(dbha__pool_follow(&bench.pool, false, 1));
+	ck_assert(!is_cut(used.far));
+	ck_assert_ptr_null(dbha__pool_follow(&bench.pool, false, 2));
+	ck_assert(is_cut(used.far));
+	dispose(dbha__pool_release(&bench.pool, used.slot, true, 1));
+	close(used.far);
+	teardown(&bench);
+}
+END_TEST
+
 /* ---- fork --------------------------------------------------------------------------------------------------- */
 
 /* In a child: nothing of the parent's is touched, and a lease is an orphan that can only be freed. */
@@ -787,10 +849,11 @@ static int forked_child(struct bench *bench, struct dbha_conn *lease)
 	int dev_null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	dbha__pool_abandon(&bench->pool, dev_null);
 	close(dev_null);
+	bench->pool.draining = true; /* as if the node had been leaving the parent */
 	dbha__pool_reset_after_fork(&bench->pool);
 	if (!lease->orphan || bench->pool.all || bench->pool.idle_newest || bench->pool.idle_oldest || bench->pool.open)
 		return 1;
-	if (bench->pool.counts.idle || bench->pool.counts.used || bench->pool.in_use || bench->pool.generation != 1)
+	if (bench->pool.counts.idle || bench->pool.counts.used || bench->pool.load || bench->pool.generation != 1)
 		return 2;
 	if (write(lease->conn->guard_fd, "x", 1) != 1) /* into /dev/null */
 		return 3;
@@ -843,8 +906,9 @@ static void check_lists(struct bench *bench, uint64_t seed, int step)
 	for (const struct dbha_conn *slot = pool->idle_oldest; slot; slot = slot->idle_prev)
 		back++;
 	int total = counts->idle + counts->used + counts->connecting;
-	if (idle != counts->idle || back != idle || used != counts->used || all != idle + used || pool->in_use != used ||
-	    counts->waiting != 0 || total > pool->limits.max_size || counts->connecting > pool->limits.max_connecting)
+	if (idle != counts->idle || back != idle || used != counts->used || all != idle + used ||
+	    pool->load != used + counts->waiting || counts->waiting != 0 || total > pool->limits.max_size ||
+	    counts->connecting > pool->limits.max_connecting)
 		ck_abort_msg("seed %llu, step %d: all %d, idle %d (%d back), used %d; counts %d %d %d %d",
 		             (unsigned long long)seed, step, all, idle, back, used, counts->idle, counts->used,
 		             counts->connecting, counts->waiting);
@@ -1060,11 +1124,13 @@ static TCase *make_tests(void)
 	tcase_add_test(tcase, a_failed_connect_sends_away_who_waits_for_nothing_else);
 	tcase_add_test(tcase, a_failed_connect_leaves_who_can_wait_for_another_connection);
 	tcase_add_test(tcase, a_long_reason_is_cut);
-	tcase_add_test(tcase, a_claim_takes_what_is_wanted_and_no_more_than_asked);
+	tcase_add_test(tcase, a_claim_leaves_no_more_under_way_than_asked);
 	tcase_add_test(tcase, a_patrol_ends_the_waits_that_are_overdue);
 	tcase_add_test(tcase, what_is_too_old_or_idle_too_long_is_taken_out);
 	tcase_add_loop_test(tcase, a_stop_sends_everybody_away, 0, 2);
 	tcase_add_test(tcase, a_stop_returns_what_is_idle);
+	tcase_add_test(tcase, draining_lets_end_what_runs_and_nothing_begin);
+	tcase_add_test(tcase, draining_does_not_shield_from_a_fence);
 	tcase_add_test(tcase, a_child_leaves_the_parents_connections_alone);
 	tcase_add_test(tcase, no_load_breaks_a_limit_or_a_list);
 	tcase_add_test(tcase, a_crowd_shares_few_connections);

@@ -16,7 +16,7 @@
 /*
  * nodes: one word each. Role: P primary, S standby, N not known. State: u up, s suspect, q silent, d down, t starting,
  * f full, r refused, x fenced, o foreign, n unknown. Then: "!" its sessions are read-only, "+900" it lags 900 ms and is
- * behind, with more than 500.
+ * behind, with more than 500; "<" it is leaving, "_" nobody is there.
  */
 struct scene {
 	const char *nodes;
@@ -56,6 +56,14 @@ static const struct row rows[] = {
     {{"Pu Su", 0}, W, TARGET_STANDBY, 0, 0, NODE("0", true)},
     {{"Su Pu", 1}, W, TARGET_ANY, 0, 0, NODE("1", true)},
     {{"Su Pu", 1}, W, TARGET_READ_ONLY, 0, 0, NODE("1", true)},
+    /* Who is leaving, and who is not there, gets nothing, whatever else is known of him; and his refusal is no verdict. */
+    {{"Su< Su Su_ Pu", 3}, R, TARGET_PRIMARY, 0, 0, NODE("1", false)},
+    {{"Pu< Su<", -1}, W, TARGET_PRIMARY, 0, 0, NONE(WAIT)},
+    {{"Pu< Su<", -1}, R, TARGET_PRIMARY, 0, 0, NONE(WAIT)},
+    {{"Pu< Su", -1}, D, TARGET_ANY, 0, 0, NODE("1", false)},
+    {{"Nr Nr< Nn_", -1}, W, TARGET_PRIMARY, 0, 0, NONE(REFUSED)},
+    {{"Po So< Nn_", -1}, W, TARGET_PRIMARY, 0, 0, NONE(FOREIGN)},
+    {{"Nr< Nr_", -1}, W, TARGET_PRIMARY, 0, 0, NONE(WAIT)},
     /* A primary that has just failed is tried again: there is no other. */
     {{"Su Pu", 1}, W, TARGET_PRIMARY, 0, 1 << 1, NODE("1", true)},
     /* Reads: a standby first, one that is up before one that is suspected. */
@@ -154,6 +162,8 @@ static struct view view_of(const struct scene *scene)
 		for (const char *mark = word + 2; mark < word + length; mark++) {
 			if (*mark == '!')
 				node->read_only = true;
+			else if (*mark == '<' || *mark == '_')
+				node->presence = *mark == '<' ? LEAVING : VACANT;
 			else if (*mark == '+')
 				node->behind = (node->lag_ms = strtol(mark + 1, NULL, 10)) > 500;
 		}
@@ -221,15 +231,14 @@ static struct view many_standbys(int n)
 	return view;
 }
 
-static void count_choices(int n, const int *in_use, int asked, int *times)
+static void count_choices(const struct view *view, const int *load, bool in_order, int asked, int *times)
 {
-	struct view view = many_standbys(n);
-	struct route_query query = {.intent = DBHA_READ, .in_use = in_use};
+	struct route_query query = {.intent = DBHA_READ, .load = load, .in_order = in_order};
 	struct rng rng = {42};
-	memset(times, 0, (size_t)n * sizeof *times);
+	memset(times, 0, (size_t)view->n_nodes * sizeof *times);
 	for (int i = 0; i < asked; i++) {
 		query.random = dbha__rng_next(&rng);
-		struct route route = dbha__route(&view, &query);
+		struct route route = dbha__route(view, &query);
 		ck_assert_int_eq((int)route.end, ROUTE_NODE);
 		times[route.node]++;
 	}
@@ -240,7 +249,8 @@ START_TEST(equal_standbys_share_the_reads)
 	static const int idle[CONFIG_NODES_MAX];
 	int times[CONFIG_NODES_MAX];
 	for (int n = 1; n <= CONFIG_NODES_MAX; n++) {
-		count_choices(n, n % 2 ? idle : NULL, 200 * n, times);
+		struct view view = many_standbys(n);
+		count_choices(&view, n % 2 ? idle : NULL, false, 200 * n, times);
 		for (int i = 0; i < n; i++)
 			ck_assert_msg(times[i] > 120 && times[i] < 300, "%d of %d standbys: %d of %d reads", i, n, times[i],
 			              200 * n);
@@ -248,16 +258,103 @@ START_TEST(equal_standbys_share_the_reads)
 }
 END_TEST
 
-/* Two are drawn and the busier one loses: with three nodes it gets only what is drawn twice, one read in nine. */
-START_TEST(the_busy_standby_gets_less)
+/*
+ * Three standbys, 9000 reads at a moment that does not pass. Of each pair that is drawn one wins, so that the best of three gets
+ * two thirds, the second a third, the last nothing; equals halve what they get together.
+ */
+static const struct shares {
+	int load[3];
+	int round_trip_us[3];
+	int share[3]; /* in sixths */
+} shares[] = {
+    /* By load alone. */
+    {{0, 0, 0}, {0, 0, 0}, {2, 2, 2}},
+    {{9, 1, 1}, {0, 0, 0}, {0, 3, 3}},
+    {{0, 1, 2}, {0, 0, 0}, {4, 2, 0}},
+    /* Below a millisecond, and up to twice as long, round trips are alike. */
+    {{0, 0, 0}, {90, 250, 999}, {2, 2, 2}},
+    {{0, 0, 0}, {100, 1990, 1500}, {2, 2, 2}},
+    {{0, 0, 0}, {3000, 3100, 6000}, {2, 2, 2}},
+    {{1, 0, 1}, {3000, 5900, 3000}, {1, 4, 1}},
+    /* Beyond that, work times time. */
+    {{0, 0, 0}, {100, 100, 2001}, {3, 3, 0}},
+    {{0, 0, 0}, {3000, 6001, 3000}, {3, 0, 3}},
+    {{4, 4, 0}, {200, 200, 4000}, {1, 1, 4}},
+    {{2, 2, 0}, {200, 200, 4000}, {3, 3, 0}},
+    {{0, 0, 50}, {300000, 9000000, 200}, {2, 0, 4}},
+    /* A round trip that is not known yet is no reason against anybody. */
+    {{0, 0, 0}, {0, 40000, 0}, {3, 0, 3}},
+};
+
+START_TEST(of_two_standbys_the_one_wins_that_would_answer_sooner)
 {
-	static const int in_use[] = {9, 1, 1};
+	const struct shares *row = &shares[_i];
+	struct view view = many_standbys(3);
 	int times[3];
-	count_choices(3, in_use, 9000, times);
-	ck_assert_int_gt(times[0], 700);
-	ck_assert_int_lt(times[0], 1300);
-	ck_assert_int_gt(times[1], 3500);
-	ck_assert_int_gt(times[2], 3500);
+	for (int i = 0; i < 3; i++)
+		view.nodes[i].round_trip_us = row->round_trip_us[i];
+	count_choices(&view, row->load, false, 9000, times);
+	for (int i = 0; i < 3; i++)
+		ck_assert_msg(abs(times[i] - 1500 * row->share[i]) < (row->share[i] ? 250 : 1), "row %d, node %d: %d of 9000",
+		              _i, i, times[i]);
+}
+END_TEST
+
+START_TEST(two_standbys_are_both_asked)
+{
+	static const int load[] = {3, 0};
+	struct view view = many_standbys(2);
+	int times[2];
+	count_choices(&view, NULL, false, 2000, times);
+	ck_assert_int_gt(times[0], 850);
+	ck_assert_int_gt(times[1], 850);
+	count_choices(&view, load, false, 2000, times);
+	ck_assert_int_eq(times[0], 0); /* it may hang: not one read in four */
+}
+END_TEST
+
+START_TEST(in_order_the_first_usable_standby_serves)
+{
+	static const int load[] = {90, 0, 0};
+	struct view view = many_standbys(3);
+	int times[3];
+	view.nodes[0].round_trip_us = 500000;
+	count_choices(&view, load, true, 500, times);
+	ck_assert_int_eq(times[0], 500);
+	view.nodes[0].state = DBHA_STATE_SUSPECT;
+	count_choices(&view, load, true, 500, times);
+	ck_assert_int_eq(times[1], 500);
+	view.nodes[1].state = DBHA_STATE_DOWN;
+	count_choices(&view, load, true, 500, times);
+	ck_assert_int_eq(times[2], 500);
+	view.nodes[2].state = DBHA_STATE_DOWN;
+	count_choices(&view, load, true, 500, times);
+	ck_assert_int_eq(times[0], 500);
+}
+END_TEST
+
+/* Reads per thousand that a standby takes beside one that is warm: half of them, when it is drawn in. */
+START_TEST(a_standby_that_came_back_takes_its_share_by_and_by)
+{
+	static const int per_mille[WARMING_STEPS + 1] = {500, 250, 125, 62, 31};
+	struct view view = many_standbys(2);
+	int times[2];
+	for (int warming = 0; warming <= WARMING_STEPS; warming++) {
+		view.nodes[1].warming = warming;
+		count_choices(&view, NULL, false, 20000, times);
+		int expected = 20 * per_mille[warming];
+		ck_assert_msg(times[1] > expected * 3 / 4 && times[1] < expected * 5 / 4, "warming %d: %d, expected about %d",
+		              warming, times[1], expected);
+	}
+	/* It spares nobody where there is no other. */
+	view.nodes[0].state = DBHA_STATE_DOWN;
+	count_choices(&view, NULL, false, 1000, times);
+	ck_assert_int_eq(times[1], 1000);
+	view.nodes[0].state = DBHA_STATE_UP;
+	view.nodes[0].warming = WARMING_STEPS;
+	count_choices(&view, NULL, false, 20000, times);
+	ck_assert_int_gt(times[0], 9000);
+	ck_assert_int_gt(times[1], 9000);
 }
 END_TEST
 
@@ -303,7 +400,11 @@ int main(void)
 	tcase_add_loop_test(tcase, a_query_is_routed, 0, sizeof rows / sizeof rows[0]);
 	tcase_add_loop_test(tcase, nothing_is_routed_before_settling, 0, sizeof rows / sizeof rows[0]);
 	tcase_add_test(tcase, equal_standbys_share_the_reads);
-	tcase_add_test(tcase, the_busy_standby_gets_less);
+	tcase_add_loop_test(tcase, of_two_standbys_the_one_wins_that_would_answer_sooner, 0,
+	                    sizeof shares / sizeof shares[0]);
+	tcase_add_test(tcase, two_standbys_are_both_asked);
+	tcase_add_test(tcase, in_order_the_first_usable_standby_serves);
+	tcase_add_test(tcase, a_standby_that_came_back_takes_its_share_by_and_by);
 	tcase_add_test(tcase, the_last_of_32_nodes_can_be_avoided);
 	tcase_add_test(tcase, a_message_says_what_was_looked_for);
 	Suite *suite = suite_create("route");

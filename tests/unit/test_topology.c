@@ -675,6 +675,15 @@ START_TEST(read_only_sessions_are_news)
 	apply(&view, o);
 	ck_assert_uint_gt(view.version, version);
 	ck_assert_int_eq(view.primary, 0);
+	ck_assert(view.nodes[0].was_writable);
+	/* A standby has no say in it, nor what the node was before it became one. */
+	o = (struct observation)STANDBY(0, 1);
+	apply(&view, o);
+	ck_assert(!view.nodes[0].was_writable);
+	o = (struct observation)PRIMARY(0, 1);
+	o.read_only = true;
+	apply(&view, o);
+	ck_assert(!view.nodes[0].was_writable);
 }
 END_TEST
 
@@ -928,6 +937,258 @@ START_TEST(random_sequences_keep_the_promise)
 }
 END_TEST
 
+/* A standby is observed at a time in seconds; whether it warms up afterwards, and how far it has got. */
+static const struct warming_script {
+	const char *name;
+	struct {
+		struct observation o;
+		int warming;
+	} steps[10]; /* ends where at_us is 0 */
+} warming_scripts[] = {
+    {"the first sight of a node is no return", {{KEPT(1, 1, 1), 0}, {KEPT(1, 1, 2), 0}}},
+    {"a node that was down takes on work by and by",
+     {{KEPT(1, 1, 1), 0},
+      {FAILED_AT(1, UNREACHABLE, 2), 0},
+      {KEPT(1, 1, 3), 4},
+      {KEPT(1, 1, 3.9), 4},
+      {KEPT(1, 1, 4), 3},
+      {KEPT(1, 1, 5.5), 2},
+      {KEPT(1, 1, 6), 1},
+      {KEPT(1, 1, 7), 0}}},
+    {"a node that was down before it was ever up", {{FAILED_AT(1, STARTING, 1), 0}, {KEPT(1, 1, 2), 4}}},
+    {"a node that was silent",
+     {{KEPT(1, 1, 1), 0},
+      {FAILED_AT(1, SILENT, 2), 0},
+      {FAILED_AT(1, SILENT, 3), 0},
+      {FAILED_AT(1, SILENT, 4), 0},
+      {KEPT(1, 1, 5), 4}}},
+    {"a suspicion that is cleared up is no outage",
+     {{KEPT(1, 1, 1), 0}, {FAILED_AT(1, SILENT, 2), 0}, {FAILED_AT(1, LOST, 3), 0}, {KEPT(1, 1, 5), 0}}},
+    {"a full node is none either", {{KEPT(1, 1, 1), 0}, {FAILED_AT(1, FULL, 2), 0}, {KEPT(1, 1, 9), 0}}},
+    {"a node that goes again begins again",
+     {{KEPT(1, 1, 1), 0},
+      {FAILED_AT(1, UNREACHABLE, 2), 0},
+      {KEPT(1, 1, 3), 4},
+      {KEPT(1, 1, 5), 2},
+      {FAILED_AT(1, UNREACHABLE, 6), 1},
+      {KEPT(1, 1, 6.5), 4}}},
+};
+
+START_TEST(a_node_that_comes_back_warms_up)
+{
+	const struct warming_script *script = &warming_scripts[_i];
+	struct view view;
+	struct topology_events events = {0};
+	dbha__topology_init(&view, 2);
+	for (size_t i = 0; script->steps[i].o.at_us; i++) {
+		dbha__topology_apply(&view, &script->steps[i].o, PROBE_FAILURES, &events);
+		ck_assert_msg(view.nodes[1].warming == script->steps[i].warming, "%s, step %d: %d, expected %d", script->name,
+		              (int)i, view.nodes[1].warming, script->steps[i].warming);
+	}
+}
+END_TEST
+
+/* A restart between two probes leaves no other trace than the time of the start. */
+START_TEST(a_node_that_restarted_unseen_warms_up)
+{
+	struct view view;
+	struct topology_events events = {0};
+	struct observation o = KEPT(0, 1, 1);
+	dbha__topology_init(&view, 1);
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	o.at_us += 1000000;
+	o.started_us += 7;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(view.nodes[0].warming, WARMING_STEPS);
+	ck_assert_int_eq(view.nodes[0].back_us, o.at_us);
+}
+END_TEST
+
+START_TEST(round_trips_are_smoothed)
+{
+	struct view view;
+	struct topology_events events = {0};
+	struct observation o = KEPT(0, 1, 1);
+	const struct node_view *node = &view.nodes[0];
+	dbha__topology_init(&view, 1);
+	/* The time of a connect, with its passwords and keys, is none. */
+	o.kept = false;
+	o.latency_us = 90000;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(node->round_trip_us, 0);
+	ck_assert_int_eq(node->latency_us, 90000);
+	o.kept = true;
+	o.latency_us = 400;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(node->round_trip_us, 400);
+	/* One slow one alone is taken for an accident, the second shows at once, and is forgotten in the end. */
+	o.latency_us = 400400;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(node->round_trip_us, 400);
+	o.latency_us = 400800;
+	dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_eq(node->round_trip_us, 100400);
+	o.latency_us = 400;
+	for (int i = 0; i < 20; i++)
+		dbha__topology_apply(&view, &o, PROBE_FAILURES, &events);
+	ck_assert_int_lt(node->round_trip_us, 1000);
+	ck_assert_int_gt(node->round_trip_us, 399);
+}
+END_TEST
+
+/* ---- places (discover=dns) --------------------------------------------------------------------------------------- */
+
+static struct topology_events observe_events;
+
+static void observe(struct view *view, struct observation o)
+{
+	observe_events.n = 0;
+	dbha__topology_apply(view, &o, PROBE_FAILURES, &observe_events);
+}
+
+static bool said(const struct topology_events *events, enum dbha_event_kind kind, int node)
+{
+	for (int i = 0; i < events->n; i++)
+		if (events->list[i].kind == kind && events->list[i].node == node)
+			return true;
+	return false;
+}
+
+/* A primary at place 0, a standby at 1, vacant places behind them. */
+static struct view discovered(void)
+{
+	struct view view;
+	dbha__topology_init(&view, 5);
+	dbha__topology_reserve(&view, 1);
+	dbha__topology_arrive(&view, 0, "a");
+	dbha__topology_arrive(&view, 1, "b");
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert(!view.settled);
+	observe(&view, (struct observation)STANDBY(1, 1));
+	ck_assert(view.settled);
+	ck_assert_int_eq(view.primary, 0);
+	return view;
+}
+
+START_TEST(vacant_places_do_not_keep_from_settling)
+{
+	struct view view = discovered();
+	for (int i = 2; i < 5; i++) {
+		ck_assert_int_eq(view.nodes[i].presence, VACANT);
+		ck_assert_int_eq(view.nodes[i].state, DBHA_STATE_ABSENT);
+		ck_assert_str_eq(view.nodes[i].name, "");
+		ck_assert(!dbha__topology_usable(&view.nodes[i]));
+	}
+}
+END_TEST
+
+START_TEST(who_arrives_before_settling_is_waited_for)
+{
+	struct view view;
+	dbha__topology_init(&view, 3);
+	dbha__topology_reserve(&view, 1);
+	/* The name is resolved: its first address is where it waited, the second one is new. */
+	dbha__topology_arrive(&view, 0, "a");
+	dbha__topology_arrive(&view, 1, "b");
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert(!view.settled);
+	observe(&view, (struct observation)PRIMARY(1, 2));
+	ck_assert(view.settled);
+	ck_assert_int_eq(view.primary, 1);
+	ck_assert(view.nodes[0].fenced);
+}
+END_TEST
+
+/* A lookup that took too long counted as one failed node; who answers first afterwards does not decide alone. */
+START_TEST(who_arrives_after_a_failed_lookup_is_waited_for_too)
+{
+	struct view view;
+	dbha__topology_init(&view, 3);
+	dbha__topology_reserve(&view, 1);
+	observe(&view, (struct observation)FAILED(0, SILENT));
+	ck_assert(view.settled);
+	dbha__topology_arrive(&view, 0, "a");
+	dbha__topology_arrive(&view, 1, "b");
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert(!view.settled);
+	ck_assert_int_eq(view.primary, -1);
+	observe(&view, (struct observation)PRIMARY(1, 2));
+	ck_assert(view.settled);
+	ck_assert_int_eq(view.primary, 1);
+}
+END_TEST
+
+START_TEST(who_leaves_gets_no_work_and_is_not_heard)
+{
+	struct view view = discovered();
+	struct topology_events events = {0};
+	uint64_t version = view.version, generation = view.nodes[0].generation;
+	dbha__topology_leave(&view, 0, "gone", &events);
+	ck_assert_int_eq(view.primary, -1);
+	ck_assert(said(&events, DBHA_EVENT_NO_PRIMARY, 0));
+	ck_assert(said(&events, DBHA_EVENT_NODE, 0));
+	ck_assert_uint_gt(view.version, version);
+	ck_assert_uint_eq(view.nodes[0].generation, generation); /* what runs may end */
+	ck_assert_str_eq(view.nodes[0].why, "gone");
+	ck_assert_int_eq(view.nodes[0].state, DBHA_STATE_ABSENT);
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert_int_eq(view.primary, -1);
+	ck_assert_int_eq(view.nodes[0].state, DBHA_STATE_ABSENT);
+}
+END_TEST
+
+/* P1 holds for those who still work on a primary that is leaving. */
+START_TEST(who_leaves_is_fenced_all_the_same)
+{
+	struct view view = discovered();
+	struct topology_events events = {0};
+	dbha__topology_leave(&view, 0, "gone", &events);
+	uint64_t generation = view.nodes[0].generation;
+	observe(&view, (struct observation)PRIMARY(1, 2));
+	ck_assert_int_eq(view.primary, 1);
+	ck_assert_uint_gt(view.nodes[0].generation, generation);
+	ck_assert(said(&observe_events, DBHA_EVENT_FENCED, 0));
+}
+END_TEST
+
+START_TEST(who_returns_is_used_when_it_has_answered)
+{
+	struct view view = discovered();
+	struct topology_events events = {0};
+	uint64_t generation = view.nodes[0].generation;
+	dbha__topology_leave(&view, 0, "gone", &events);
+	dbha__topology_return(&view, 0);
+	ck_assert_int_eq(view.primary, -1);
+	ck_assert_int_eq(view.nodes[0].state, DBHA_STATE_UNKNOWN);
+	observe(&view, (struct observation)PRIMARY(0, 1));
+	ck_assert_int_eq(view.primary, 0);
+	ck_assert_uint_eq(view.nodes[0].generation, generation);
+}
+END_TEST
+
+START_TEST(a_place_changes_hands_in_a_new_generation)
+{
+	struct view view = discovered();
+	struct topology_events events = {0};
+	dbha__topology_leave(&view, 1, "gone", &events);
+	uint64_t generation = view.nodes[1].generation;
+	dbha__topology_vacate(&view, 1, &events);
+	ck_assert_uint_gt(view.nodes[1].generation, generation);
+	ck_assert_int_eq(view.nodes[1].role, DBHA_ROLE_UNKNOWN);
+	generation = view.nodes[1].generation;
+	dbha__topology_arrive(&view, 1, "c");
+	ck_assert_uint_gt(view.nodes[1].generation, generation);
+	ck_assert_str_eq(view.nodes[1].name, "c");
+	ck_assert(!dbha__topology_usable(&view.nodes[1]));
+	ck_assert(view.settled);
+	/* Whoever comes is judged by what has been seen before. */
+	observe(&view, (struct observation)PRIMARY(0, 3));
+	observe(&view, (struct observation)PRIMARY(1, 2));
+	ck_assert(view.nodes[1].fenced);
+	ck_assert_int_eq(view.primary, 0);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tcase = tcase_create("topology");
@@ -942,6 +1203,16 @@ int main(void)
 	tcase_add_test(tcase, usable_follows_state_role_and_fence);
 	tcase_add_test(tcase, the_largest_cluster_loses_no_event);
 	tcase_add_test(tcase, every_setting_of_probe_failures_is_kept_to);
+	tcase_add_loop_test(tcase, a_node_that_comes_back_warms_up, 0, sizeof warming_scripts / sizeof warming_scripts[0]);
+	tcase_add_test(tcase, a_node_that_restarted_unseen_warms_up);
+	tcase_add_test(tcase, round_trips_are_smoothed);
+	tcase_add_test(tcase, vacant_places_do_not_keep_from_settling);
+	tcase_add_test(tcase, who_arrives_before_settling_is_waited_for);
+	tcase_add_test(tcase, who_arrives_after_a_failed_lookup_is_waited_for_too);
+	tcase_add_test(tcase, who_leaves_gets_no_work_and_is_not_heard);
+	tcase_add_test(tcase, who_leaves_is_fenced_all_the_same);
+	tcase_add_test(tcase, who_returns_is_used_when_it_has_answered);
+	tcase_add_test(tcase, a_place_changes_hands_in_a_new_generation);
 	tcase_add_loop_test(tcase, random_sequences_keep_the_promise, 0, sizeof worlds / sizeof worlds[0]);
 	Suite *suite = suite_create("topology");
 	suite_add_tcase(suite, tcase);

@@ -1,0 +1,154 @@
+#include "relay.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "cluster.h"
+
+static struct sockaddr_in local(int port)
+{
+	return (struct sockaddr_in){
+	    .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+/* To the loopback a connect ends at once, one way or the other. */
+static int connect_to(int port)
+{
+	struct sockaddr_in address = local(port);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static void close_with_reset(int fd)
+{
+	struct linger linger = {.l_onoff = 1};
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+	close(fd);
+}
+
+static void take_connection(struct relay *relay)
+{
+	int client = accept4(relay->listener, NULL, NULL, SOCK_CLOEXEC);
+	if (client < 0)
+		return;
+	atomic_fetch_add(&relay->accepted, 1);
+	int server = connect_to(relay->server_port);
+	if (server < 0) {
+		close_with_reset(client);
+		return;
+	}
+	int on = 1;
+	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	struct relay_pair *pair = &relay->pairs[relay->n_pairs++];
+	pair->client = client;
+	pair->server = server;
+	pair->n_held = 0;
+	atomic_store(&relay->open, relay->n_pairs);
+	if (relay->n_pairs > atomic_load(&relay->most_open))
+		atomic_store(&relay->most_open, relay->n_pairs);
+}
+
+/* What is forwarded is small, so that a socket's buffer always takes it. */
+static bool send_all(int fd, const char *data, int n)
+{
+	return send(fd, data, (size_t)n, MSG_NOSIGNAL) == n;
+}
+
+/* False: one of the two has gone. */
+static bool forward(struct relay *relay, struct relay_pair *pair, const struct pollfd items[2], int64_t now)
+{
+	char data[16384];
+	if (items[0].revents) {
+		ssize_t n = recv(pair->client, data, sizeof data, 0);
+		if (n <= 0 || !send_all(pair->server, data, (int)n))
+			return false;
+	}
+	if (items[1].revents && !pair->n_held) {
+		ssize_t n = recv(pair->server, pair->held, sizeof pair->held, 0);
+		if (n <= 0)
+			return false;
+		pair->n_held = (int)n;
+		pair->due_ms = now + atomic_load(&relay->delay_ms);
+	}
+	if (pair->n_held && now >= pair->due_ms) {
+		if (!send_all(pair->client, pair->held, pair->n_held))
+			return false;
+		pair->n_held = 0;
+	}
+	return true;
+}
+
+static void step(struct relay *relay, const struct pollfd *items, int64_t now)
+{
+	for (int i = relay->n_pairs - 1; i >= 0; i--) {
+		struct relay_pair *pair = &relay->pairs[i];
+		if (forward(relay, pair, &items[1 + 2 * i], now))
+			continue;
+		close(pair->server);
+		close_with_reset(pair->client);
+		*pair = relay->pairs[--relay->n_pairs];
+	}
+	atomic_store(&relay->open, relay->n_pairs);
+	if (items[0].revents && relay->n_pairs < RELAY_MAX)
+		take_connection(relay);
+}
+
+static void *serve(void *arg)
+{
+	struct relay *relay = arg;
+	struct pollfd items[1 + 2 * RELAY_MAX];
+	while (!atomic_load(&relay->stop)) {
+		int64_t now = now_ms(), next = now + 20;
+		items[0] = (struct pollfd){.fd = relay->listener, .events = POLLIN};
+		for (int i = 0; i < relay->n_pairs; i++) {
+			struct relay_pair *pair = &relay->pairs[i];
+			items[1 + 2 * i] = (struct pollfd){.fd = pair->client, .events = POLLIN};
+			items[2 + 2 * i] = (struct pollfd){.fd = pair->n_held ? -1 : pair->server, .events = POLLIN};
+			if (pair->n_held && pair->due_ms < next)
+				next = pair->due_ms;
+		}
+		poll(items, 1 + 2 * (nfds_t)relay->n_pairs, next > now ? (int)(next - now) : 0);
+		step(relay, items, now_ms());
+	}
+	return NULL;
+}
+
+void relay_start(struct relay *relay, int server_port)
+{
+	struct sockaddr_in address = local(0);
+	socklen_t size = sizeof address;
+	memset(relay, 0, sizeof *relay);
+	relay->server_port = server_port;
+	relay->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	ck_assert_int_eq(bind(relay->listener, (struct sockaddr *)&address, size), 0);
+	ck_assert_int_eq(listen(relay->listener, 128), 0);
+	ck_assert_int_eq(getsockname(relay->listener, (struct sockaddr *)&address, &size), 0);
+	relay->port = ntohs(address.sin_port);
+	ck_assert_int_eq(pthread_create(&relay->thread, NULL, serve, relay), 0);
+	relay->running = true;
+}
+
+void relay_stop(struct relay *relay)
+{
+	if (!relay->running)
+		return;
+	atomic_store(&relay->stop, true);
+	pthread_join(relay->thread, NULL);
+	while (relay->n_pairs > 0) {
+		struct relay_pair *pair = &relay->pairs[--relay->n_pairs];
+		close(pair->server);
+		close(pair->client);
+	}
+	close(relay->listener);
+	relay->running = false;
+}
