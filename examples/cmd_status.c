@@ -17,12 +17,14 @@
 #define STATUS_NO_ATTEMPT  3
 
 static const char status_help[] =
-    "usage: dbha status [URL] [--json] [--timeout TIME]\n"
+    "usage: dbha status [URL] [--json] [--timeout TIME] [--accept-cluster]\n"
     "\n"
     "Looks at every node once and prints what it is: role, state, timeline, position, lag, latency, and why.\n"
     "\n"
     "      --json           one JSON object, for programs\n"
     "      --timeout TIME   how long nodes may take to answer (5s)\n"
+    "      --accept-cluster after a cluster was rebuilt: makes the cluster that the nodes belong to now the one that\n"
+    "                       fence_file remembers, and says what it was and what it is\n"
     "\n"
     "Exit status: 0 a primary accepts writes; 1 nodes answer, but none is a primary to write to; 2 no node answers;\n"
     "3 nothing was tried (a bad argument or URL).\n";
@@ -96,6 +98,13 @@ static void fill_row(const dbha_node_status *node, struct row *row, const char *
 	cells[7] = node->why;
 }
 
+/* What keeps the fence file from its work, if anything does. */
+static void print_fence_line(const dbha_cluster_status *cluster)
+{
+	if (cluster->fence_trouble[0] != '\0')
+		printf("%s\n", cluster->fence_trouble);
+}
+
 static void print_cluster_line(const dbha_cluster_status *cluster, const dbha_node_status *nodes, int status)
 {
 	if (cluster->split_brain) {
@@ -131,6 +140,7 @@ static bool print_for_people(const dbha_cluster_status *cluster, const dbha_node
 	struct cli_table table = {COLUMNS, cluster->nodes, names, kinds, cells};
 	printed = cli_table_print(stdout, &table, CLI_ALIGNED);
 	print_cluster_line(cluster, nodes, status);
+	print_fence_line(cluster);
 done:
 	free(cells);
 	free(rows);
@@ -161,6 +171,11 @@ static void json_node(const dbha_node_status *node)
 	json_known("lag_bytes", node->lag_bytes, node->lag_bytes >= 0);
 	json_known("latency_us", node->latency_us, node->latency_us >= 0);
 	json_known("seen_ms_ago", node->seen_ms_ago, node->seen_ms_ago >= 0);
+	/* A text: it has more bits than a number in JavaScript keeps. */
+	if (node->system_identifier != 0)
+		printf(", \"system_identifier\": \"%" PRIu64 "\"", node->system_identifier);
+	else
+		printf(", \"system_identifier\": null");
 	printf(", \"why\": ");
 	cli_json_string(stdout, node->why);
 	putchar('}');
@@ -177,7 +192,9 @@ static void print_for_programs(const dbha_cluster_status *cluster, const dbha_no
 		printf(", \"system_identifier\": \"%" PRIu64 "\"", cluster->system_identifier);
 	else
 		printf(", \"system_identifier\": null");
-	printf(", \"split_brain\": %s, \"nodes\": [", cluster->split_brain ? "true" : "false");
+	printf(", \"split_brain\": %s, \"fence_trouble\": ", cluster->split_brain ? "true" : "false");
+	cli_json_string(stdout, cluster->fence_trouble[0] != '\0' ? cluster->fence_trouble : NULL);
+	printf(", \"nodes\": [");
 	for (int i = 0; i < cluster->nodes; i++) {
 		if (i > 0)
 			printf(", ");
@@ -187,6 +204,56 @@ static void print_for_programs(const dbha_cluster_status *cluster, const dbha_no
 }
 
 /* --------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * The one other cluster that all nodes that answer belong to; 0 after a word on why there is none. One node of the remembered cluster is
+ * enough to refuse: which of the two is ours is then for people to say, by leaving nodes out of the URL.
+ */
+static uint64_t other_cluster(const dbha_cluster_status *cluster, const dbha_node_status *nodes)
+{
+	uint64_t other = 0;
+	for (int i = 0; i < cluster->nodes; i++) {
+		const dbha_node_status *node = &nodes[i];
+		if (node->system_identifier == 0)
+			continue;
+		if (node->system_identifier == cluster->system_identifier) {
+			cli_complain("nothing to accept: %s belongs to the remembered cluster, %" PRIu64, node->name,
+			             cluster->system_identifier);
+			return 0;
+		}
+		if (other != 0 && other != node->system_identifier) {
+			cli_complain("the nodes belong to several clusters, %" PRIu64 " and %" PRIu64
+			             "; give only the nodes of the one to accept",
+			             other, node->system_identifier);
+			return 0;
+		}
+		other = node->system_identifier;
+	}
+	if (other == 0)
+		cli_complain("nothing to accept: no node has told its system identifier");
+	return other;
+}
+
+/* Accepts, and waits until this very handle sees the cluster as its own. */
+static bool accept_cluster(dbha *h, int timeout_ms)
+{
+	dbha_error err;
+	dbha_cluster_status cluster;
+	dbha_wait(h, DBHA_WAIT_PROBED, timeout_ms, NULL);
+	dbha_node_status *nodes = cli_nodes(h, &cluster);
+	uint64_t other = nodes != NULL ? other_cluster(&cluster, nodes) : 0;
+	free(nodes);
+	if (other == 0)
+		return false;
+	uint64_t old = cluster.system_identifier;
+	if (dbha_accept_cluster(h, other, &err) != DBHA_OK) {
+		cli_print_error(&err);
+		return false;
+	}
+	fprintf(stderr, "accepted cluster %" PRIu64 " in the place of %" PRIu64 "\n", other, old);
+	dbha_wait(h, DBHA_WAIT_PRIMARY, timeout_ms, NULL);
+	return true;
+}
 
 /* Takes out the places where no node is, which have no name. */
 static void close_ranks(dbha_cluster_status *cluster, dbha_node_status *nodes)
@@ -230,9 +297,10 @@ int cmd_status(int argc, char **argv)
 {
 	static const struct option accepted[] = {{"json", no_argument, NULL, 'j'},
 	                                         {"timeout", required_argument, NULL, 't'},
+	                                         {"accept-cluster", no_argument, NULL, 'a'},
 	                                         {"help", no_argument, NULL, 'h'},
 	                                         {NULL, 0, NULL, 0}};
-	bool json = false;
+	bool json = false, accept = false;
 	int timeout_ms = 5000;
 	for (int c; (c = getopt_long(argc, argv, "h", accepted, NULL)) != -1;) {
 		if (c == 'h') {
@@ -241,6 +309,8 @@ int cmd_status(int argc, char **argv)
 		}
 		if (c == 'j')
 			json = true;
+		else if (c == 'a')
+			accept = true;
 		else if (c != 't' || !cli_duration("--timeout", optarg, &timeout_ms))
 			return STATUS_NO_ATTEMPT;
 	}
@@ -250,7 +320,7 @@ int cmd_status(int argc, char **argv)
 	dbha *h = cli_open(url);
 	if (h == NULL)
 		return STATUS_NO_ATTEMPT;
-	int status = show_status(h, timeout_ms, json);
+	int status = accept && !accept_cluster(h, timeout_ms) ? STATUS_NO_ATTEMPT : show_status(h, timeout_ms, json);
 	dbha_close(h, 0);
 	return status;
 }

@@ -166,7 +166,7 @@ typedef struct dbha dbha;
 /*
  * dbha_open: dbha_config_new and dbha_open_config in one.
  * conninfo: as in dbha_config_new; may be NULL. err: may be NULL. Returns: a handle, or NULL.
- * Errors: CONFIG, MEMORY, SYSTEM. Threads: any. Blocking: no: nothing is connected before the first call that needs a
+ * Errors: CONFIG, MEMORY, SYSTEM. Threads: any. Blocking: reads fence_file, if set; nothing is connected before the first call that needs a
  *   connection, which also starts the handle's one background thread.
  * Ownership: the caller ends it with dbha_close. Fork: a handle may be opened before fork(); in the child it starts anew.
  */
@@ -233,7 +233,8 @@ typedef struct dbha_request {
  *   the server refused the statement (for PQresultErrorField). err: may be NULL.
  * Returns: DBHA_OK or an error code.
  * Errors: SERVER; TIMEOUT; NO_NODE and POOL (never sent, retry_safe); LOST (not executed, retry_safe); UNKNOWN (08007, may
- *   have been executed: outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY.
+ *   have been executed: outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY; CONFIG (at the first call: fence_file
+ *   cannot be read).
  * Threads: any. Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees the result with PQclear.
  * Fork: usable in a child, with connections of its own.
  */
@@ -312,18 +313,19 @@ typedef enum dbha_state {
 DBHA_API const char *dbha_role_name(int role);
 DBHA_API const char *dbha_state_name(int state);
 
+#define DBHA_WHY_MAX 256
+
 /* The cluster as the handle sees it now. The caller sets `size`; the library writes at most that much. */
 typedef struct dbha_cluster_status {
 	size_t size;
-	uint64_t system_identifier; /* 0: not known yet */
-	uint32_t timeline;          /* the highest one seen on any node; 0: none yet */
-	int32_t primary;            /* index of the primary a write would go to, or -1 */
-	int32_t nodes;              /* how many nodes there are */
-	bool split_brain;           /* two primaries on one timeline */
-	uint64_t version;           /* goes up whenever a statement may be routed differently */
+	uint64_t system_identifier;       /* 0: not known yet */
+	uint32_t timeline;                /* the highest one seen on any node; 0: none yet */
+	int32_t primary;                  /* index of the primary a write would go to, or -1 */
+	int32_t nodes;                    /* how many nodes there are */
+	bool split_brain;                 /* two primaries on one timeline */
+	uint64_t version;                 /* goes up whenever a statement may be routed differently */
+	char fence_trouble[DBHA_WHY_MAX]; /* why fence_file does not hold what is known; "": it does, or is not set */
 } dbha_cluster_status;
-
-#define DBHA_WHY_MAX 256
 
 /* One node as the handle sees it now, and the state of its pool. The caller sets `size`. */
 typedef struct dbha_node_status {
@@ -342,7 +344,8 @@ typedef struct dbha_node_status {
 	int32_t pool_used;
 	int32_t pool_connecting;
 	int32_t pool_waiting;
-	char why[DBHA_WHY_MAX]; /* the reason of the state, for people; "" if all is well */
+	char why[DBHA_WHY_MAX];     /* the reason of the state, for people; "" if all is well */
+	uint64_t system_identifier; /* 0: not known */
 } dbha_node_status;
 
 /*
@@ -356,6 +359,17 @@ typedef struct dbha_node_status {
  */
 DBHA_API int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status *nodes, int nodes_max,
                          dbha_error *err);
+
+/*
+ * dbha_accept_cluster: accepts a cluster that was rebuilt, or restored under another system identifier: it takes the place of the one
+ *   that fence_file remembers, for every process that shares the file. Those that run notice within a probe_interval.
+ * h: not NULL, opened with fence_file. system_identifier: not 0; as dbha_status gives it for a node. err: may be NULL.
+ * Returns: DBHA_OK or an error code. Errors: USAGE (also where fence_file is not set), CONFIG (the file cannot be read),
+ *   SYSTEM (it cannot be written), CLOSED.
+ * Threads: any. Blocking: for the file's lock, at most 2 s, and for writing it. Ownership: nothing changes hands.
+ * Fork: usable in a child.
+ */
+DBHA_API int dbha_accept_cluster(dbha *h, uint64_t system_identifier, dbha_error *err);
 
 /*
  * Counters: member name and what it counts, since the handle was opened. `dbha_stats` gives them for one node or for
@@ -426,7 +440,8 @@ DBHA_API int dbha_wait(dbha *h, dbha_wait_for what, int timeout_ms, dbha_error *
 	XX(FOREIGN, 5, "foreign", "a host answered for another cluster")                                                   \
 	XX(SPLIT_BRAIN, 6, "split-brain", "two primaries on one timeline")                                                 \
 	XX(HEALED, 7, "healed", "the split brain ended")                                                                   \
-	XX(RESTARTED, 8, "restarted", "a node restarted; its older connections were closed")
+	XX(RESTARTED, 8, "restarted", "a node restarted; its older connections were closed")                               \
+	XX(FENCE_FILE, 9, "fence-file", "the fence file cannot be written or read, or can again; the text says which")
 
 typedef enum dbha_event_kind {
 #define DBHA_XX(name, number, word, text) DBHA_EVENT_##name = number,

@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "error.h"
 #include "exec.h"
+#include "fence.h"
 
 /* Changing what a session may do, or a rollback at return: one round trip, which must not take the whole call. */
 #define TIDY_US          ((int64_t)1000000)
@@ -65,18 +66,47 @@ void dbha__call_describe_nodes(dbha *h, char *message, size_t size)
 	dbha__view_drop(shared);
 }
 
+uint64_t dbha__call_describe_fence(dbha *h, char *message, size_t size)
+{
+	const char *path = h->config.options.fence_file;
+	if (!path)
+		return 0;
+	struct shared_view *shared = dbha__view_take(&h->view);
+	const struct view *view = &shared->view;
+	uint64_t other = dbha__fence_other_cluster(view);
+	size_t used = strlen(message);
+	if (other)
+		snprintf(
+		    message + used, size - used,
+		    "the nodes belong to cluster %llu, but fence_file \"%.150s\" remembers cluster %llu: if it was rebuilt, "
+		    "accept it with \"dbha status --accept-cluster\", or in a service with accept_cluster=%llu; ",
+		    (unsigned long long)other, path, (unsigned long long)view->system_identifier, (unsigned long long)other);
+	else if (dbha__fence_knows_alone(view))
+		snprintf(message + used, size - used, "timeline %u is known from fence_file \"%.150s\", and no node is on it; ",
+		         (unsigned)view->timeline, path);
+	dbha__view_drop(shared);
+	return other;
+}
+
 static void fail_no_node(struct call *call, const struct route_query *query, dbha_error *err)
 {
 	long long ms = (long long)(dbha__clock_now() - call->began_us) / 1000;
 	STATS_ADD(&call->h->handle_stats, timeouts, 1);
 	dbha__fail(err, DBHA_ERR_NO_NODE, "looked for %s for %lld ms and found none%s%s; ", dbha__route_wanted(query), ms,
 	           call->trouble[0] ? "; last trouble: " : "", call->trouble);
+	/* Not before the deadline: the nodes that do not answer may be ours. */
+	if (dbha__call_describe_fence(call->h, err->message, sizeof err->message)) {
+		err->code = DBHA_ERR_FOREIGN;
+		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", dbha__code_sqlstate(DBHA_ERR_FOREIGN));
+	}
 	dbha__call_describe_nodes(call->h, err->message, sizeof err->message);
 }
 
 static void fail_refused(struct call *call, int code, const char *what, dbha_error *err)
 {
 	dbha__fail(err, code, "%s: ", what);
+	if (code == DBHA_ERR_FOREIGN)
+		dbha__call_describe_fence(call->h, err->message, sizeof err->message);
 	dbha__call_describe_nodes(call->h, err->message, sizeof err->message);
 }
 
@@ -252,7 +282,7 @@ static bool no_route(struct call *call, const struct route_query *query, const s
 		             "two primaries on the same timeline, writes are refused until one of them goes away", err);
 		return false;
 	case ROUTE_FOREIGN:
-		fail_refused(call, DBHA_ERR_FOREIGN, "every node belongs to another cluster", err);
+		fail_refused(call, DBHA_ERR_FOREIGN, "no node belongs to this cluster", err);
 		return false;
 	case ROUTE_REFUSED:
 		fail_refused(call, DBHA_ERR_NO_NODE, "every node refuses the connection", err);

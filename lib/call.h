@@ -57,6 +57,12 @@ bool dbha__call_pause(struct call *call);
  */
 void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable, int64_t deadline);
 
+/*
+ * Appends to a message, with "; " behind it, what fence_file has to do with there being no node, and what can be done. Returns the system
+ * identifier of the cluster that the nodes belong to where it is another one than the file's; else 0.
+ */
+uint64_t dbha__call_describe_fence(dbha *h, char *message, size_t size);
+
 /* Appends "NAME is STATE (why)" for every node to a message of `size`. */
 void dbha__call_describe_nodes(dbha *h, char *message, size_t size);
 

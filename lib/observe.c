@@ -40,6 +40,7 @@ static void describe_node(dbha *h, const struct view *view, int i, int64_t now, 
 	};
 	snprintf(out->name, sizeof out->name, "%s", dbha__life_name_in(h, view, i));
 	snprintf(out->why, sizeof out->why, "%s", node->why);
+	out->system_identifier = node->system_identifier;
 }
 
 /* Without the vacant places behind the last node; those between nodes are shown, so that a node keeps its index. */
@@ -61,6 +62,7 @@ static void describe_cluster(const struct view *view, dbha_cluster_status *out)
 	    .split_brain = view->split_brain,
 	    .version = view->version,
 	};
+	snprintf(out->fence_trouble, sizeof out->fence_trouble, "%s", view->fence_trouble);
 }
 
 int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status *nodes, int nodes_max, dbha_error *err)
@@ -92,6 +94,24 @@ int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status *nodes, 
 	dbha__view_drop(shared);
 	dbha__life_leave(h);
 	return n;
+}
+
+int dbha_accept_cluster(dbha *h, uint64_t system_identifier, dbha_error *err)
+{
+	int code = dbha__life_enter(h, err);
+	if (code != DBHA_OK)
+		return code;
+	const char *path = h->config.options.fence_file;
+	if (!path || system_identifier == 0)
+		code = dbha__fail(err, DBHA_ERR_USAGE, "dbha_accept_cluster: %s",
+		                  path ? "0 is no system identifier"
+		                       : "the handle has no fence_file, so there is nothing to accept");
+	else
+		code = dbha__fence_file_accept(path, system_identifier, err);
+	if (code == DBHA_OK)
+		dbha__monitor_alarm(&h->monitor);
+	dbha__life_leave(h);
+	return code;
 }
 
 int dbha_stats(dbha *h, int node, dbha_counters *out, dbha_error *err)
@@ -177,6 +197,7 @@ static int give_up(struct call *call, dbha_wait_for what, dbha_error *err)
 	dbha__fail(err, code, "waited for %s for %lld ms; ", words[what],
 	           (long long)(dbha__clock_now() - call->began_us) / 1000);
 	err->retry_safe = true;
+	dbha__call_describe_fence(call->h, err->message, sizeof err->message);
 	dbha__call_describe_nodes(call->h, err->message, sizeof err->message);
 	return code;
 }

@@ -153,6 +153,21 @@ static int check_orders(const struct config_options *options, dbha_error *err)
 	return rc;
 }
 
+/* A relative path would be another file in each directory that a service is started in, and so no fence. */
+static int check_fence(const struct config_options *options, dbha_error *err)
+{
+	if (options->fence_file && options->fence_file[0] != '/')
+		return dbha__fail(err, DBHA_ERR_CONFIG, "fence_file: \"%s\" is not accepted; accepted: an absolute path",
+		                  dbha__option_shown(options->fence_file).text);
+	if (options->accept_cluster && !options->fence_file)
+		return dbha__fail(
+		    err, DBHA_ERR_CONFIG,
+		    "accept_cluster \"%llu\" contradicts fence_file, which is not set: without it nothing remembers "
+		    "another cluster",
+		    (unsigned long long)options->accept_cluster);
+	return DBHA_OK;
+}
+
 /* ---- Nodes ---- */
 
 /* Entries of a comma list, as libpq counts: an empty text has none, "a,,b" has three. */
@@ -415,6 +430,8 @@ int dbha__config_init(struct config *out, const struct config_input *input, dbha
 	int rc = dbha__config_read_options(&out->options, input, err);
 	if (rc == DBHA_OK)
 		rc = check_orders(&out->options, err);
+	if (rc == DBHA_OK)
+		rc = check_fence(&out->options, err);
 	if (rc == DBHA_OK)
 		rc = read_nodes(out, input, err);
 	if (rc == DBHA_OK)

@@ -89,6 +89,8 @@ struct config_options {
 	int statement_cache_size; /* per connection; 0: nothing is prepared */
 	int log_level;            /* enum trace_level of base/trace.h */
 	char *log_file;           /* path, "stderr", or NULL */
+	char *fence_file;         /* absolute path, or NULL */
+	uint64_t accept_cluster;  /* a system identifier; 0: not set */
 };
 
 struct config {

@@ -3,6 +3,7 @@
  */
 #include "option.h"
 
+#include <inttypes.h>
 #include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -49,6 +50,10 @@ static const char *const profile_words[] = {"normal", "aggressive", NULL};
 #define TEXT_ROW(name, accepted, text)                                                                                 \
 	{                                                                                                                  \
 		{#name, "text", "", accepted, text}, OPTION_TEXT, 0, 0, 1, NULL, offsetof(struct config_options, name)         \
+	}
+#define CLUSTER_ROW(name, accepted, text)                                                                              \
+	{                                                                                                                  \
+		{#name, "text", "", accepted, text}, OPTION_CLUSTER, 0, 0, 1, NULL, offsetof(struct config_options, name)      \
 	}
 
 /*
@@ -113,6 +118,14 @@ static const struct option options[] = {
         "it may hold and ten a second; beyond it a failed statement is reported, not tried again. 0: no limit."),
     INTEGER_ROW(statement_cache_size, "100", 0, 10000, "0 to 10000",
                 "Prepared statements kept per connection; 0: nothing is prepared, as some poolers need."),
+    TEXT_ROW(
+        fence_file, "an absolute path; processes of one user and one cluster may share it",
+        "Where the highest timeline seen outlives the process, so that one which starts while only a stale primary can "
+        "be reached refuses to write on it; not set: nowhere."),
+    CLUSTER_ROW(
+        accept_cluster, "a system identifier, 1 to 18446744073709551615; only with fence_file",
+        "The one cluster that may take the place of the one in fence_file, after it was rebuilt: it is accepted "
+        "when a node with this identifier answers."),
     ENUM_ROW(log_level, "off", level_words, "off, error, warning, info, debug, or their numbers 0 to 4",
              "How much is written to log_file."),
     TEXT_ROW(log_file, "a path, or stderr", "Where the log goes; not set: nowhere."),
@@ -242,12 +255,29 @@ static int parse_text(char **member, const char *value, dbha_error *err)
 	return DBHA_OK;
 }
 
+/* A system identifier; nothing at all is 0, not set. */
+static bool parse_cluster(uint64_t *member, const char *value)
+{
+	uint64_t number = 0;
+	for (const char *c = value; *c; c++) {
+		if (*c < '0' || *c > '9' || number > (UINT64_MAX - (uint64_t)(*c - '0')) / 10)
+			return false;
+		number = number * 10 + (uint64_t)(*c - '0');
+	}
+	if (*value && number == 0)
+		return false;
+	*member = number;
+	return true;
+}
+
 int dbha__option_parse(const struct option *option, const char *value, const char *origin, struct config_options *out,
                        dbha_error *err)
 {
 	void *member = (char *)out + option->offset;
 	if (option->type == OPTION_TEXT)
 		return parse_text(member, value, err);
+	if (option->type == OPTION_CLUSTER)
+		return parse_cluster(member, value) ? DBHA_OK : refuse(option, value, origin, err);
 
 	int64_t number = -1;
 	if (option->type == OPTION_TIME)
@@ -269,6 +299,11 @@ const char *dbha__option_print(const struct option *option, const struct config_
 	const void *member = (const char *)in + option->offset;
 	if (option->type == OPTION_TEXT)
 		return *(char *const *)member;
+	if (option->type == OPTION_CLUSTER) {
+		uint64_t cluster = *(const uint64_t *)member;
+		snprintf(buf, OPTION_PRINT_MAX, "%" PRIu64, cluster);
+		return cluster ? buf : NULL;
+	}
 	int number = *(const int *)member;
 	if (option->type == OPTION_ENUM)
 		return option->words[number];
@@ -313,14 +348,18 @@ int dbha__options_init(struct config_options *out, dbha_error *err)
 void dbha__options_fini(struct config_options *o)
 {
 	free(o->log_file);
-	o->log_file = NULL;
+	free(o->fence_file);
+	o->log_file = o->fence_file = NULL;
 }
 
 int dbha__options_copy(struct config_options *out, const struct config_options *in, dbha_error *err)
 {
 	*out = *in;
-	out->log_file = NULL;
-	return in->log_file ? parse_text(&out->log_file, in->log_file, err) : DBHA_OK;
+	out->log_file = out->fence_file = NULL;
+	int rc = in->log_file ? parse_text(&out->log_file, in->log_file, err) : DBHA_OK;
+	if (rc == DBHA_OK && in->fence_file)
+		rc = parse_text(&out->fence_file, in->fence_file, err);
+	return rc;
 }
 
 /* ---- "did you mean" ---- */

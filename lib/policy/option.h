@@ -11,7 +11,8 @@ enum option_type {
 	OPTION_TIME,    /* int, milliseconds */
 	OPTION_INTEGER, /* int */
 	OPTION_ENUM,    /* int, index into words */
-	OPTION_TEXT     /* char *, owned by struct config_options, NULL where not set */
+	OPTION_TEXT,    /* char *, owned by struct config_options, NULL where not set */
+	OPTION_CLUSTER  /* uint64_t, a system identifier, 0 where not set */
 };
 
 struct option {
@@ -45,7 +46,7 @@ void dbha__option_env(const struct option *option, char name[OPTION_ENV_MAX]);
 int dbha__option_parse(const struct option *option, const char *value, const char *origin, struct config_options *out,
                        dbha_error *err);
 
-/* The value in the unit that fits it best: "5s", "read-write". NULL for a text that is not set. May return buf. */
+/* The value in the unit that fits it best: "5s", "read-write". NULL for a text or a cluster that is not set. May return buf. */
 const char *dbha__option_print(const struct option *option, const struct config_options *in,
                                char buf[OPTION_PRINT_MAX]);
 

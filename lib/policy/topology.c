@@ -167,8 +167,16 @@ static bool ever_answered(const struct view *view)
 	return answered;
 }
 
+/* Which cluster it belongs to is asked by the fence file, and its answer did not say. */
+static bool is_unidentified(const struct view *view, const struct node_view *node)
+{
+	return view->identified_only && node->role != DBHA_ROLE_UNKNOWN && !node->system_identifier;
+}
+
 static bool is_foreign(const struct view *view, const struct node_view *node)
 {
+	if (is_unidentified(view, node))
+		return true;
 	return view->system_identifier && node->system_identifier && node->system_identifier != view->system_identifier;
 }
 
@@ -183,6 +191,21 @@ static void begin_anew(struct view *view, int answering)
 		view->nodes[i].seen = i == answering || view->nodes[i].presence != PRESENT;
 }
 
+static bool answers_for(const struct view *view, uint64_t system_identifier)
+{
+	for (int i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].presence == PRESENT && view->nodes[i].system_identifier == system_identifier)
+			return true;
+	return false;
+}
+
+static void replace_cluster(struct view *view, uint64_t system_identifier)
+{
+	view->system_identifier = system_identifier;
+	view->timeline = 0;
+	view->acceptable = 0;
+}
+
 static void settle(struct view *view)
 {
 	bool settled = true;
@@ -191,6 +214,21 @@ static void settle(struct view *view)
 	view->settled = view->settled || settled;
 	if (view->settled && !view->system_identifier)
 		view->system_identifier = majority_identifier(view);
+	if (view->settled && view->acceptable && answers_for(view, view->acceptable))
+		replace_cluster(view, view->acceptable);
+}
+
+static void say_why_foreign(const struct view *view, struct node_view *node)
+{
+	if (is_unidentified(view, node))
+		snprintf(
+		    node->why, sizeof node->why,
+		    "this role may not read its system identifier (pg_control_system), without which fence_file cannot tell "
+		    "which cluster it belongs to");
+	else
+		snprintf(node->why, sizeof node->why,
+		         "system identifier %llu, but this cluster's is %llu: another cluster, or one that was rebuilt",
+		         (unsigned long long)node->system_identifier, (unsigned long long)view->system_identifier);
 }
 
 static void judge_foreign(struct view *view, struct topology_events *events)
@@ -201,12 +239,15 @@ static void judge_foreign(struct view *view, struct topology_events *events)
 		node->foreign = is_foreign(view, node);
 		if (node->foreign && !was_foreign)
 			add_event(events, DBHA_EVENT_FOREIGN, i);
+		if (was_foreign && !node->foreign && node->state == DBHA_STATE_FOREIGN) {
+			/* Its cluster has been accepted. When it was judged it had answered. */
+			node->state = DBHA_STATE_UP;
+			set_why(node, NULL);
+		}
 		if (!node->foreign || node->state != DBHA_STATE_UP)
 			continue;
 		node->state = DBHA_STATE_FOREIGN;
-		snprintf(node->why, sizeof node->why,
-		         "system identifier %llu, but this cluster's is %llu: another cluster, or one that was rebuilt",
-		         (unsigned long long)node->system_identifier, (unsigned long long)view->system_identifier);
+		say_why_foreign(view, node);
 	}
 }
 
@@ -333,6 +374,19 @@ static void judge(struct view *view, struct topology_events *events)
 	find_primary(view, events);
 }
 
+void dbha__topology_remember(struct view *view, uint64_t system_identifier, uint32_t timeline,
+                             struct topology_events *events)
+{
+	bool same = view->system_identifier == system_identifier;
+	if (same && timeline <= view->timeline)
+		return;
+	if (!same)
+		replace_cluster(view, system_identifier);
+	view->timeline = timeline > view->timeline ? timeline : view->timeline;
+	judge(view, events);
+	view->version++;
+}
+
 /* ---- places ------------------------------------------------------------------------------------------------- */
 
 /* Forgets a node. Its generations go on: no connection of the last one can be taken for one of the next. */
@@ -430,6 +484,7 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 	bool was_settled = view->settled;
 	bool was_split = view->split_brain;
 	uint32_t old_timeline = view->timeline;
+	uint64_t old_cluster = view->system_identifier;
 	int old_primary = view->primary;
 
 	node->seen = true;
@@ -448,6 +503,6 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 	if (before.state != node->state || before.role != node->role)
 		add_event(events, DBHA_EVENT_NODE, o->node);
 	if (routes_differently(&before, node) || was_settled != view->settled || was_split != view->split_brain ||
-	    old_timeline != view->timeline || old_primary != view->primary)
+	    old_timeline != view->timeline || old_cluster != view->system_identifier || old_primary != view->primary)
 		view->version++;
 }

@@ -111,6 +111,10 @@ struct view {
 	int64_t observed_us;        /* of the node that was observed longest ago; -1: not all have been */
 	int primary;                /* index, or -1 */
 	bool split_brain;
+	uint64_t acceptable;  /* takes the place of system_identifier as soon as a node answers for it; 0: none */
+	bool identified_only; /* there is a fence file: a node whose system identifier may not be read is not used */
+	char
+	    fence_trouble[DBHA_WHY_MAX]; /* why the fence file does not hold what is known; "": it does, or there is none */
 	int n_nodes;
 	struct node_view nodes[CONFIG_NODES_MAX];
 };
@@ -134,6 +138,13 @@ void dbha__topology_init(struct view *view, int n_nodes);
  */
 void dbha__topology_apply(struct view *view, const struct observation *observation, int probe_failures,
                           struct topology_events *events);
+
+/*
+ * What is known from elsewhere, an earlier process or another one: which cluster is ours, and a timeline of it. A cluster other than
+ * the view's takes its place, with its own timeline; a timeline of the same cluster is only ever raised.
+ */
+void dbha__topology_remember(struct view *view, uint64_t system_identifier, uint32_t timeline,
+                             struct topology_events *events);
 
 /* ---- places, with discover=dns ------------------------------------------------------------------------------ */
 

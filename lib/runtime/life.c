@@ -68,6 +68,13 @@ dbha *dbha__life_new(const struct config *config, dbha_error *err)
 	atomic_init(&h->randomness, dbha__rng_entropy(h));
 	h->wake.read_fd = h->wake.write_fd = -1;
 	h->trace.fd = -1;
+	dbha__fence_file_init(&h->fence, h->config.options.fence_file, h->config.options.accept_cluster);
+	if (dbha__fence_file_open(&h->fence, err) != DBHA_OK) {
+		dbha__fence_file_fini(&h->fence);
+		dbha__config_fini(&h->config);
+		free(h);
+		return NULL;
+	}
 	int rc = init_parts(h);
 	if (!rc)
 		rc = dbha__fork_register(h);
@@ -80,6 +87,7 @@ dbha *dbha__life_new(const struct config *config, dbha_error *err)
 		dbha__fail(err, DBHA_ERR_SYSTEM, "a handle could not be set up: %s", strerror(rc));
 	/* What has been initialised is memory and nothing else: mutexes that were never used need no end of their own. */
 	dbha__trace_fini(&h->trace);
+	dbha__fence_file_fini(&h->fence);
 	free(h->view.current);
 	free(h->shared_key);
 	dbha__config_fini(&h->config);
@@ -99,6 +107,7 @@ static void free_handle(dbha *h)
 	dbha__wake_fini(&h->wake);
 	dbha__trace_fini(&h->trace);
 	dbha__mutex_fini(&h->lock);
+	dbha__fence_file_fini(&h->fence);
 	free(h->shared_key);
 	dbha__names_free(&h->names);
 	dbha__config_fini(&h->config);
@@ -120,6 +129,7 @@ static int start_locked(dbha *h) REQUIRES(h->lock)
 	    .events = &h->events,
 	    .trace = &h->trace,
 	    .wake = &h->wake,
+	    .fence = &h->fence,
 	    .shared_key = h->shared_key,
 	};
 	if (h->wake.read_fd < 0 && dbha__wake_init(&h->wake) != 0)
@@ -146,8 +156,13 @@ static int start(dbha *h, dbha_error *err)
 {
 	dbha__mutex_lock(&h->lock);
 	bool closed = atomic_load(&h->closed);
-	int rc = closed || atomic_load(&h->started) ? 0 : start_locked(h);
+	bool idle = !closed && !atomic_load(&h->started);
+	/* Again, for what others have seen since the handle was opened, or since the parent of this process began. */
+	int code = idle ? dbha__fence_file_open(&h->fence, err) : DBHA_OK;
+	int rc = idle && code == DBHA_OK ? start_locked(h) : 0;
 	dbha__mutex_unlock(&h->lock);
+	if (code != DBHA_OK)
+		return code;
 	if (closed)
 		return dbha__fail(err, DBHA_ERR_CLOSED, "the handle is closed");
 	if (rc)

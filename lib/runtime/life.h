@@ -13,6 +13,7 @@
 #include "config.h"
 #include "connector.h"
 #include "events.h"
+#include "fence_file.h"
 #include "loop.h"
 #include "monitor.h"
 #include "pool.h"
@@ -42,6 +43,7 @@ struct dbha { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	struct resolver *resolver;
 	struct view_holder view;
 	struct events events;
+	struct fence_file fence;   /* of the loop, once it runs; before, under `lock` */
 	struct stats handle_stats; /* what concerns no single node */
 	_Alignas(64) struct stats stats[CONFIG_NODES_MAX];
 	struct pool pools[CONFIG_NODES_MAX];

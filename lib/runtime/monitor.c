@@ -17,6 +17,20 @@
 /* Connects to a node that is down, while there is no primary or calls ask for it: one in so many milliseconds. */
 #define DIAL_PAUSE_MAX_MS 100
 
+/* What the file knows binds this process from its first observation on. */
+static void begin_with_fence(struct monitor *monitor)
+{
+	struct topology_events none = {0};
+	const struct fence_file *fence = monitor->world.fence;
+	if (!fence || !fence->path)
+		return;
+	const struct fence_entry *first = dbha__fence_first(&fence->stored);
+	monitor->view.identified_only = true;
+	if (first)
+		dbha__topology_remember(&monitor->view, first->system_identifier, first->timeline, &none);
+	monitor->view.acceptable = dbha__fence_file_acceptable(fence);
+}
+
 void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *world, int64_t now)
 {
 	memset(monitor, 0, sizeof *monitor);
@@ -30,6 +44,7 @@ void dbha__monitor_init(struct monitor *monitor, const struct monitor_world *wor
 	monitor->view.timeline = known->timeline;
 	monitor->view.system_identifier = known->system_identifier;
 	dbha__view_return(world->holder);
+	begin_with_fence(monitor);
 	monitor->rng.state = dbha__rng_entropy(monitor);
 	monitor->alarm_us = now - ALARM_GAP_US;
 	monitor->no_primary_since_us = -1;
@@ -161,6 +176,9 @@ static void publish_event(struct monitor *monitor, const struct topology_event *
 		const struct node_view *node = &view->nodes[change->node];
 		snprintf(event.text, sizeof event.text, "%.80s: %s %s%s%.150s", dbha__monitor_name(monitor, change->node),
 		         dbha_role_name(node->role), dbha_state_name(node->state), node->why[0] ? ": " : "", node->why);
+	} else if (change->kind == DBHA_EVENT_FENCE_FILE) {
+		snprintf(event.text, sizeof event.text, "%s",
+		         view->fence_trouble[0] ? view->fence_trouble : "all is well again");
 	}
 	if (dbha__events_push(monitor->world.events, &event))
 		STATS_ADD(monitor->world.handle_stats, events_dropped, 1);
@@ -172,17 +190,71 @@ static void publish_event(struct monitor *monitor, const struct topology_event *
 	            (unsigned)view->timeline, event.text);
 }
 
-/*
- * First the pools, then the view: whoever has seen a timeline finds every connection of a fenced node cut already, and
- * whoever is routed to a node finds its pool open.
- */
-static void publish(struct monitor *monitor, const struct topology_events *events)
+static void follow_view(struct monitor *monitor)
 {
 	for (int i = 0; i < monitor->view.n_nodes; i++) {
 		const struct node_view *node = &monitor->view.nodes[i];
 		bool open = monitor->view.settled && dbha__topology_usable(node);
 		dbha__pool_dispose(dbha__pool_follow(&monitor->world.pools[i], open, node->generation));
 	}
+}
+
+static void say_fence_trouble(struct monitor *monitor, struct topology_events *events)
+{
+	struct view *view = &monitor->view;
+	if (strcmp(view->fence_trouble, monitor->world.fence->trouble) == 0)
+		return;
+	memcpy(view->fence_trouble, monitor->world.fence->trouble, sizeof view->fence_trouble);
+	if (events->n < TOPOLOGY_EVENTS_MAX)
+		events->list[events->n++] = (struct topology_event){DBHA_EVENT_FENCE_FILE, -1};
+}
+
+/* Another cluster may show a higher timeline than the file knows of it, and that has to be in the file too. */
+static bool take_from_fence(struct monitor *monitor, struct topology_events *events)
+{
+	struct view *view = &monitor->view;
+	const struct fence_entry *first = dbha__fence_first(&monitor->world.fence->stored);
+	if (!first || (first->system_identifier == view->system_identifier && first->timeline <= view->timeline))
+		return false;
+	/* It has just taken the place of that one, by accept_cluster, and the file could not be written yet. */
+	if (view->system_identifier && view->system_identifier == dbha__fence_file_acceptable(monitor->world.fence))
+		return false;
+	bool other = view->system_identifier && first->system_identifier != view->system_identifier;
+	if (other)
+		dbha__trace(monitor->world.trace, TRACE_WARNING,
+		            "fence_file: cluster %llu has been accepted in the place of %llu",
+		            (unsigned long long)first->system_identifier, (unsigned long long)view->system_identifier);
+	dbha__topology_remember(view, first->system_identifier, first->timeline, events);
+	return true;
+}
+
+/*
+ * The fence file has to know a timeline before anybody writes on it, so it comes before the view. The pools come before both: what is
+ * fenced is cut without waiting for a disk.
+ */
+static void consult_fence(struct monitor *monitor, struct topology_events *events, int64_t now)
+{
+	struct fence_file *fence = monitor->world.fence;
+	struct view *view = &monitor->view;
+	if (!fence || !fence->path)
+		return;
+	follow_view(monitor);
+	dbha__fence_file_keep(fence, view->system_identifier, view->timeline, now);
+	if (take_from_fence(monitor, events)) {
+		dbha__fence_file_keep(fence, view->system_identifier, view->timeline, now);
+		probe_all_now(monitor, now);
+	}
+	view->acceptable = dbha__fence_file_acceptable(fence);
+	say_fence_trouble(monitor, events);
+}
+
+/*
+ * First the pools, then the view: whoever has seen a timeline finds every connection of a fenced node cut already, and
+ * whoever is routed to a node finds its pool open.
+ */
+static void publish(struct monitor *monitor, const struct topology_events *events)
+{
+	follow_view(monitor);
 	dbha__view_publish(monitor->world.holder, &monitor->view);
 	if (monitor->world.shared_key && !monitor->places.discovers) /* the places of a name are each handle's own */
 		dbha__shared_store(monitor->world.shared_key, &monitor->view, &monitor->lag);
@@ -233,7 +305,8 @@ void dbha__monitor_adopt(struct monitor *monitor, int64_t now)
 	int64_t due = known.observed_us + interval;
 	if (!known.settled || known.primary < 0 || now >= due) {
 		/* Too old to be routed by; but what it was the highest timeline of binds this handle too (P1). */
-		if (known.timeline > monitor->view.timeline)
+		bool same = !monitor->view.system_identifier || monitor->view.system_identifier == known.system_identifier;
+		if (same && known.timeline > monitor->view.timeline)
 			monitor->view.timeline = known.timeline;
 		if (!monitor->view.system_identifier)
 			monitor->view.system_identifier = known.system_identifier;
@@ -243,6 +316,7 @@ void dbha__monitor_adopt(struct monitor *monitor, int64_t now)
 	monitor->view = known;
 	monitor->view.version = version + 1;
 	monitor->lag = lag;
+	consult_fence(monitor, &none, now);
 	for (int i = 0; i < known.n_nodes; i++)
 		monitor->probes[i].due_us = due;
 	publish(monitor, &none);
@@ -269,6 +343,7 @@ static void observe(struct monitor *monitor, int i, const struct observation *se
 	else
 		STATS_ADD(&monitor->world.stats[i], probes_failed, 1);
 	dbha__topology_apply(&monitor->view, &observation, monitor->world.config->options.probe_failures, &events);
+	consult_fence(monitor, &events, now);
 	update_lag(monitor, now);
 	follow_primary(monitor, now);
 	publish(monitor, &events);
@@ -566,6 +641,7 @@ static int64_t discover(struct monitor *monitor, int64_t now)
 		changed = true;
 	}
 	if (changed) {
+		consult_fence(monitor, &events, now);
 		update_lag(monitor, now);
 		follow_primary(monitor, now);
 		publish(monitor, &events);

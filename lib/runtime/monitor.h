@@ -17,6 +17,7 @@
 #include "config.h"
 #include "dial.h"
 #include "events.h"
+#include "fence_file.h"
 #include "lag.h"
 #include "places.h"
 #include "pool.h"
@@ -61,7 +62,8 @@ struct monitor_world {
 	struct events *events;
 	const struct trace *trace;
 	struct wake *wake;
-	const char *shared_key; /* see dbha__shared_key; NULL: a thread watches, and nothing is shared */
+	struct fence_file *fence; /* NULL: none, as if it had no path */
+	const char *shared_key;   /* see dbha__shared_key; NULL: a thread watches, and nothing is shared */
 };
 
 /* A trouble that a call has met on a node. */

@@ -44,6 +44,7 @@ static size_t write_key(const struct config *config, char *key)
 		used = append(key, used, config->pairs[i].keyword);
 		used = append(key, used, config->pairs[i].value);
 	}
+	used = append(key, used, config->options.fence_file);
 	return used;
 }
 

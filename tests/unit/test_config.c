@@ -224,6 +224,8 @@ static const struct contradiction {
     {{"host", "a,h:5433"}, {"host: entry 2", "port"}, {"host", "a,::1,fe80::1%eth0"}},
     {{"host", "a/b"}, {"host: entry 1"}, {"host", "a-b.example."}},
     {{"hostaddr", "name"}, {"hostaddr: entry 1"}, {"hostaddr", "fe80::1%eth0"}},
+    {{"fence_file", "fence"}, {"fence_file: \"fence\"", "absolute"}, {"fence_file", "/var/lib/app/fence"}},
+    {{"accept_cluster", "7"}, {"accept_cluster \"7\"", "fence_file"}, {"accept_cluster", "7", "fence_file", "/f"}},
 };
 
 START_TEST(contradictions_are_refused)
@@ -511,7 +513,7 @@ START_TEST(options_can_be_listed)
 		ck_assert(info->name && info->type && info->default_value && info->accepted && info->text);
 		seen = seen || strcmp(info->name, "retry_backoff_max") == 0;
 	}
-	ck_assert_int_eq(n, 26);
+	ck_assert_int_eq(n, 28);
 	ck_assert(seen);
 }
 END_TEST

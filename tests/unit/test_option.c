@@ -67,8 +67,11 @@ START_TEST(every_option_is_there)
 	}
 	ck_assert_ptr_null(options.log_file);
 	ck_assert_str_eq(find("log_file")->info.type, "text");
-	ck_assert_ptr_nonnull(dbha__option_at((int)N_EXPECTED));
-	ck_assert_ptr_null(dbha__option_at((int)N_EXPECTED + 1));
+	/* And those that are no numbers: log_file, fence_file, accept_cluster. */
+	ck_assert_ptr_null(options.fence_file);
+	ck_assert_uint_eq(options.accept_cluster, 0);
+	ck_assert_ptr_nonnull(dbha__option_at((int)N_EXPECTED + 2));
+	ck_assert_ptr_null(dbha__option_at((int)N_EXPECTED + 3));
 	ck_assert_ptr_null(dbha__option_at(-1));
 	ck_assert_ptr_null(dbha__option_find("host"));
 	ck_assert_ptr_null(dbha__option_find(""));
@@ -298,6 +301,29 @@ START_TEST(texts_are_owned_and_copied)
 }
 END_TEST
 
+START_TEST(a_cluster_is_a_system_identifier_or_not_set)
+{
+	static const char *const bad[] = {"0", "-1", "1x", " 1", "18446744073709551616", "99999999999999999999", "0x10"};
+	struct config_options options;
+	char buf[OPTION_PRINT_MAX];
+	dbha_error err;
+	const struct option *option = find("accept_cluster");
+	ck_assert_int_eq(dbha__options_init(&options, NULL), DBHA_OK);
+	ck_assert_ptr_null(dbha__option_print(option, &options, buf));
+	ck_assert_int_eq(dbha__option_parse(option, "18446744073709551615", NULL, &options, NULL), DBHA_OK);
+	ck_assert_uint_eq(options.accept_cluster, UINT64_MAX);
+	ck_assert_str_eq(dbha__option_print(option, &options, buf), "18446744073709551615");
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		ck_assert_msg(dbha__option_parse(option, bad[i], NULL, &options, &err) == DBHA_ERR_CONFIG, "%s", bad[i]);
+		ck_assert_ptr_nonnull(strstr(err.message, "accept_cluster: \""));
+		ck_assert_uint_eq(options.accept_cluster, UINT64_MAX);
+	}
+	ck_assert_int_eq(dbha__option_parse(option, "", NULL, &options, NULL), DBHA_OK);
+	ck_assert_uint_eq(options.accept_cluster, 0);
+	dbha__options_fini(&options);
+}
+END_TEST
+
 START_TEST(variables_are_named_after_options)
 {
 	char name[OPTION_ENV_MAX];
@@ -360,6 +386,7 @@ int main(void)
 	tcase_add_test(tcase, connect_timeout_says_why_zero_is_refused);
 	tcase_add_test(tcase, times_are_printed_in_the_unit_that_fits);
 	tcase_add_test(tcase, texts_are_owned_and_copied);
+	tcase_add_test(tcase, a_cluster_is_a_system_identifier_or_not_set);
 	tcase_add_test(tcase, variables_are_named_after_options);
 	tcase_add_test(tcase, a_misspelt_name_is_guessed);
 	tcase_add_test(tcase, shown_values_are_short_and_printable);
