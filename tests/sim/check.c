@@ -223,7 +223,7 @@ static void check_read(const struct op *op)
 	bool patient = op->deadline_us - op->began_us >= op->user->notice_us + 2 * op->work_us;
 	if (op->code == DBHA_OK || op->user->met_foreign || (ran_out && !patient))
 		return;
-	if (ran_out && op->user->config.options.monitor == MONITOR_OFF)
+	if ((ran_out || op->code == DBHA_ERR_FOREIGN) && op->user->config.options.monitor == MONITOR_OFF)
 		return;
 	for (int i = 0; i < world.n; i++)
 		if (world.servers[i].good_since_us <= sim_now() - op->user->patience_us)

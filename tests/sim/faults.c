@@ -45,7 +45,7 @@ static struct server *victim(void)
 
 static int64_t some_time(void)
 {
-	if (sim_chance(100))
+	if (sim_chance(200))
 		return 3600 * SIM_S; /* until everything is mended */
 	return sim_chance(300) ? sim_between(1 * SIM_MS, 100 * SIM_MS) : sim_between(100 * SIM_MS, 4 * SIM_S);
 }
