@@ -139,14 +139,23 @@ static int pick_standby(const struct view *view, const struct route_query *query
 }
 
 /* In a split brain reads go on, on either primary: which one is right is not known, but both hold the past. */
+static int pick_disputed(const struct view *view, const struct route_query *query, bool healthy)
+{
+	for (int i = 0; i < view->n_nodes; i++) {
+		const struct node_view *node = &view->nodes[i];
+		if (node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node) && !avoided(query, i) &&
+		    (!healthy || node->state == DBHA_STATE_UP))
+			return i;
+	}
+	return -1;
+}
+
 static int pick_primary(const struct view *view, const struct route_query *query, bool for_reads)
 {
 	if (!for_reads || !view->split_brain)
 		return view->primary;
-	for (int i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].role == DBHA_ROLE_PRIMARY && dbha__topology_usable(&view->nodes[i]) && !avoided(query, i))
-			return i;
-	return -1;
+	int healthy = pick_disputed(view, query, true);
+	return healthy >= 0 ? healthy : pick_disputed(view, query, false);
 }
 
 static int pick_read_only(const struct view *view, const struct route_query *query)

@@ -315,6 +315,7 @@ struct dbha_conn *dbha__pool_connected(struct pool *pool, struct dbha_conn *slot
 	dbha__mutex_lock(&pool->lock);
 	pool->counts.connecting--;
 	pool->connect_failed_us = 0;
+	pool->connects_failed = 0;
 	if (pool->open && is_current(pool, slot)) {
 		push_all(pool, slot);
 		offer(pool, slot, now);
@@ -332,7 +333,10 @@ void dbha__pool_connect_failed(struct pool *pool, const char *why, int64_t now)
 	pool->counts.connecting--;
 	pool->connect_failed_us = now;
 	memcpy(pool->connect_why, line, sizeof line);
-	if (pool->counts.idle + pool->counts.used + pool->counts.connecting == 0)
+	pool->connects_failed++;
+	/* Connects that fail in turns, each begun before the one before it has failed, would else keep everybody waiting. */
+	bool hopeless = pool->counts.connecting == 0 || pool->connects_failed > pool->limits.max_connecting;
+	if (hopeless && pool->counts.idle + pool->counts.used == 0)
 		send_away(pool, ACQUIRE_NO_CONNECTION);
 	dbha__mutex_unlock(&pool->lock);
 }
@@ -458,6 +462,7 @@ struct dbha_conn *dbha__pool_follow(struct pool *pool, bool open, uint64_t gener
 	pool->generation = generation;
 	pool->open = open;
 	if (renewed) {
+		pool->connects_failed = 0;
 		cut_off_used(pool);
 		list = take_idle(pool);
 	}
@@ -538,5 +543,6 @@ void dbha__pool_reset_after_fork(struct pool *pool)
 	pool->open = pool->draining = false;
 	pool->generation = 1;
 	pool->connect_failed_us = 0;
+	pool->connects_failed = 0;
 	dbha__pool_dispose(idle);
 }

@@ -61,6 +61,7 @@ struct pool {
 	const char *name; /* of the node */
 	struct pool_limits limits;
 	int64_t connect_failed_us; /* when a connect failed last; 0: the last one was made */
+	int connects_failed;       /* since the last one was made */
 	char connect_why[DBHA_WHY_MAX];
 };
 
@@ -116,7 +117,10 @@ int dbha__pool_claim(struct pool *pool, int most);
 /* A connect has succeeded: the new connection joins. NULL, or the place itself if the pool does not want it any more. */
 struct dbha_conn *dbha__pool_connected(struct pool *pool, struct dbha_conn *slot, int64_t now);
 
-/* A connect has failed. Those who wait for nothing else are sent away with ACQUIRE_NO_CONNECTION. */
+/*
+ * A connect has failed. Those who wait for nothing else are sent away with ACQUIRE_NO_CONNECTION: when it was the last one under way,
+ * or when more have failed, one after the other, than can be under way at a time.
+ */
 void dbha__pool_connect_failed(struct pool *pool, const char *why, int64_t now);
 
 /* Takes out what has been idle or alive too long, or was closed by the server: a list for dbha__pool_dispose. */

@@ -11,10 +11,10 @@
  *     done; nothing reported as certainly not done is ever executed, not even late.
  * P5. A call returns by its deadline and SLACK.
  * P6. A read does not fail while some node could have served it: one that lives, is reachable by its name, lets new sessions in and
- *     is neither a stale primary nor behind, and has been all that for PATIENCE. That is the time in which the library
- *     notices by its settings: a connect and a probe that hang in the past have to end before the next ones can succeed.
- *     A read whose own time is shorter than PATIENCE may have spent it waiting for a node that was silent; and with monitor=off
- *     nobody notices a node's silence while a statement waits for its answer.
+ *     is neither a stale primary nor behind, and has been all that for PATIENCE: the time after which the library knows it
+ *     by its settings, since a connect and a probe that hang in the past have to end before the next ones can succeed. A
+ *     read whose own time is shorter than NOTICE may have spent it waiting for another node that was silent, and was not yet
+ *     known as such. With monitor=off neither is noticed while nobody waits, so that only reads which fail for other reasons count.
  * Liveness is in faults.c.
  */
 #include "check.h"
@@ -220,13 +220,13 @@ static void check_read(const struct op *op)
 {
 	bool ran_out = op->code == DBHA_ERR_NO_NODE || op->code == DBHA_ERR_TIMEOUT || op->code == DBHA_ERR_POOL ||
 	               sim_now() >= op->deadline_us - 5 * SIM_MS;
-	bool patient = op->deadline_us - op->began_us >= world.p6_patience_us + 2 * op->work_us;
+	bool patient = op->deadline_us - op->began_us >= op->user->notice_us + 2 * op->work_us;
 	if (op->code == DBHA_OK || op->user->met_foreign || (ran_out && !patient))
 		return;
-	if (op->code == DBHA_ERR_TIMEOUT && op->user->config.options.monitor == MONITOR_OFF)
+	if ((ran_out || op->code == DBHA_ERR_FOREIGN) && op->user->config.options.monitor == MONITOR_OFF)
 		return;
 	for (int i = 0; i < world.n; i++)
-		if (world.servers[i].good_since_us <= sim_now() - world.p6_patience_us)
+		if (world.servers[i].good_since_us <= sim_now() - op->user->patience_us)
 			violation("P6: read %llu failed (%s) although server %d could have served for %lld ms",
 			          (unsigned long long)op->id, dbha_code_name(op->code), i,
 			          (long long)(sim_now() - world.servers[i].good_since_us) / 1000);

@@ -59,18 +59,20 @@ int client_call(struct user *user, enum op_kind kind, int timeout_ms)
 	return op->code;
 }
 
-static int some_timeout(void)
+/* Impatient ones, some that have just the time in which the library notices what is wrong, and a few with much. */
+static int some_timeout(const struct user *user)
 {
+	int notice_ms = (int)(user->notice_us / SIM_MS);
 	if (sim_chance(300))
-		return (int)sim_between(8000, 20000);
-	return (int)sim_between(20, 3000);
+		return notice_ms + (int)sim_between(50, 2000);
+	return (int)(sim_chance(50) ? sim_between(8000, 20000) : sim_between(20, 3000));
 }
 
 /* A connection of one's own for a while: what holds places in the pools. */
 static void borrow(struct user *user)
 {
 	dbha_error err = {0};
-	int timeout_ms = some_timeout();
+	int timeout_ms = some_timeout(user);
 	int64_t began = sim_now();
 	dbha_conn *conn = dbha_acquire(user->h, sim_chance(500) ? DBHA_READ : DBHA_WRITE, timeout_ms, &err);
 	if (sim_now() > began + timeout_ms * SIM_MS + 50 * SIM_MS)
@@ -92,7 +94,7 @@ static void *run(void *arg)
 		if (sim_chance(50))
 			borrow(user);
 		else
-			client_call(user, kinds[sim_between(0, 9)], some_timeout());
+			client_call(user, kinds[sim_between(0, 9)], some_timeout(user));
 		co_sleep(sim_between(0, think));
 	}
 	user->clients_left--;

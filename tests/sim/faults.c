@@ -45,6 +45,8 @@ static struct server *victim(void)
 
 static int64_t some_time(void)
 {
+	if (sim_chance(200))
+		return 3600 * SIM_S; /* until everything is mended */
 	return sim_chance(300) ? sim_between(1 * SIM_MS, 100 * SIM_MS) : sim_between(100 * SIM_MS, 4 * SIM_S);
 }
 
@@ -229,7 +231,7 @@ static void fail_over(void)
 	default:
 		break; /* a promotion while the primary lives */
 	}
-	sched_at(sim_now() + some_time() / 2, promote_later, NULL, 0);
+	sched_at(sim_now() + sim_between(0, 2 * SIM_S), promote_later, NULL, 0);
 	if (sim_chance(600))
 		sched_at(sim_now() + SIM_S + some_time(), rejoin_later, s, 0);
 }

@@ -77,12 +77,19 @@ static void make_config(struct config *config)
 	free(pairs.items);
 }
 
-/* What P6 gives the library, see check.c: a connect and a probe that hang in the past, then a connect and a probe that do not. */
+/* See P6 in check.c. */
+static int64_t notice(const struct config_options *o)
+{
+	int64_t ms = (int64_t)o->probe_interval_ms + (int64_t)(o->probe_failures + 1) * o->probe_timeout_ms +
+	             o->retry_backoff_max_ms + 1000;
+	return ms * SIM_MS;
+}
+
+/* A name may have been asked for, and be looked up slowly. */
 static int64_t patience(const struct config_options *o)
 {
-	int64_t ms = (int64_t)2 * o->connect_timeout_ms + 2 * (int64_t)o->probe_interval_ms +
-	             (int64_t)(o->probe_failures + 2) * o->probe_timeout_ms + 2 * (int64_t)o->retry_backoff_max_ms + 2000;
-	return ms * SIM_MS + (world.by_name ? 5 * SIM_S : 0);
+	int64_t ms = (int64_t)o->connect_timeout_ms + o->probe_interval_ms + o->retry_backoff_max_ms;
+	return notice(o) + ms * SIM_MS + (world.by_name ? 5 * SIM_S : 0);
 }
 
 static struct user *open_handle(void)
@@ -100,8 +107,8 @@ static struct user *open_handle(void)
 	trace("a handle is opened: monitor %s, probes each %d ms, %d times %d ms, connects in %d ms, max_lag %d ms",
 	      o->monitor == MONITOR_ON ? "on" : "off", o->probe_interval_ms, o->probe_failures, o->probe_timeout_ms,
 	      o->connect_timeout_ms, o->max_lag_ms);
-	int64_t own = patience(&user->config.options);
-	world.p6_patience_us = own > world.p6_patience_us ? own : world.p6_patience_us;
+	user->patience_us = patience(&user->config.options);
+	user->notice_us = notice(&user->config.options);
 	for (int i = (int)sim_between(1, 4); i > 0; i--)
 		client_start(user);
 	return user;
@@ -144,8 +151,10 @@ static bool is_refused(const struct user *user)
 
 static void check_recovery(struct user *user, int primary)
 {
-	int64_t until = sim_now() + world.p6_patience_us + 2 * SIM_S;
-	int timeout_ms = (int)(world.p6_patience_us / SIM_MS) + 2000;
+	/* A trouble is shown for a while after the last report of it. */
+	int64_t bound = user->patience_us + TROUBLE_HOLD_US + 2 * SIM_S;
+	int64_t until = sim_now() + bound;
+	int timeout_ms = (int)(user->patience_us / SIM_MS) + 2000;
 	const char *wrong = NULL;
 	co_sleep(2 * SIM_S); /* what was said before may still be on its way */
 	/* Nor has who has no thread read what came in since its last call. */
@@ -162,8 +171,8 @@ static void check_recovery(struct user *user, int primary)
 	if (is_refused(user))
 		return;
 	if (wrong)
-		violation("liveness: %lld ms after everything was mended the view is wrong: %s",
-		          (long long)(world.p6_patience_us / SIM_MS) + 2000, wrong);
+		violation("liveness: %lld ms after everything was mended the view is wrong: %s", (long long)(bound / SIM_MS),
+		          wrong);
 	/* A single error of the model's is possible, such as a conflict, twice is not. */
 	int code = client_call(user, OP_IDEMPOTENT, timeout_ms);
 	if (code != DBHA_OK)

@@ -75,6 +75,8 @@ struct user {
 	char url[64];
 	int clients;
 	int clients_left;
+	int64_t patience_us; /* see P6 in check.c */
+	int64_t notice_us;
 	/* What was published, and when: see check.c. */
 	bool split;
 	int64_t split_us;
@@ -120,7 +122,6 @@ struct world {
 	bool stop;        /* the clients finish what they are at and leave */
 	int violations;
 	uint64_t digest;
-	int64_t p6_patience_us; /* see check.c */
 };
 
 extern struct world world;

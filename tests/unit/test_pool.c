@@ -591,6 +591,28 @@ START_TEST(a_failed_connect_sends_away_who_waits_for_nothing_else)
 }
 END_TEST
 
+/* Two places are wanted at all times: each connect that fails leaves another one under way, which fails in its turn. */
+START_TEST(connects_that_fail_in_turns_keep_nobody_waiting)
+{
+	static const struct pool_limits limits = {.min_size = 2, .max_size = 8, .max_connecting = 3, .max_idle_ms = 1000};
+	struct bench bench;
+	struct caller caller;
+	setup(&bench, &limits);
+	start_callers(&caller, &bench, 1);
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 100), 2);
+	for (int i = 1; i <= 3; i++) {
+		dbha__pool_connect_failed(&bench.pool, "no", i);
+		check_counts(&bench, 0, 0, 1, 1);
+		ck_assert_int_eq(dbha__pool_claim(&bench.pool, 100), 1);
+	}
+	dbha__pool_connect_failed(&bench.pool, "no", 4);
+	ck_assert_int_eq((int)end_of(&caller), ACQUIRE_NO_CONNECTION);
+	check_counts(&bench, 0, 0, 1, 0);
+	dbha__pool_connect_failed(&bench.pool, "no", 5);
+	teardown(&bench);
+}
+END_TEST
+
 START_TEST(a_failed_connect_leaves_who_can_wait_for_another_connection)
 {
 	struct bench bench;
@@ -1122,6 +1144,7 @@ static TCase *make_tests(void)
 	tcase_add_test(tcase, a_connection_of_another_generation_does_not_join);
 	tcase_add_test(tcase, who_was_routed_by_an_old_view_is_routed_anew);
 	tcase_add_test(tcase, a_failed_connect_sends_away_who_waits_for_nothing_else);
+	tcase_add_test(tcase, connects_that_fail_in_turns_keep_nobody_waiting);
 	tcase_add_test(tcase, a_failed_connect_leaves_who_can_wait_for_another_connection);
 	tcase_add_test(tcase, a_long_reason_is_cut);
 	tcase_add_test(tcase, a_claim_leaves_no_more_under_way_than_asked);

@@ -121,6 +121,8 @@ static const struct row rows[] = {
     {{"Pu Pu Su", SPLIT}, R, TARGET_PRIMARY, 0, 0, NODE("2", false)},
     {{"Pu Pu Sd", SPLIT}, R, TARGET_PRIMARY, 0, 0, NODE("0", false)},
     {{"Pu Pu Sd", SPLIT}, R, TARGET_PRIMARY, 0, 1 << 0, NODE("1", false)},
+    {{"Pr Pu Sd", SPLIT}, R, TARGET_PRIMARY, 0, 0, NODE("1", false)},
+    {{"Ps Pu Sd", SPLIT}, R, TARGET_PRIMARY, 0, 1 << 1, NODE("0", false)},
     {{"Pu Pu Su", SPLIT}, D, TARGET_STANDBY, 0, 0, NODE("2", false)},
     {{"Pu Pu Su", SPLIT}, D, TARGET_PREFER_STANDBY, 0, 0, NODE("2", false)},
     /* ... and work that may write is not a read because the target is wide: it may not land on either side. */
