@@ -5,7 +5,7 @@
 #
 # BUILD_DIRECTORY: configured and built there, e.g. mkdir build-bench && cd build-bench && ../configure CFLAGS="-O2 -g"
 # && make. --quick: shorter, for a look. --nodes: how many nodes the cluster has (1; the standbys of more take processor
-# time from both sides). --out: where the JSON of each program goes (BUILD_DIRECTORY/bench).
+# time from both sides; the monitor's cost is measured on three of its own). --out: where the JSON of each program goes (BUILD_DIRECTORY/bench).
 #
 # The server runs with fsync off, on the same machine and over TCP on loopback: it shares the processors with the
 # client, and a network would hide what is measured here. Each program's head says how it measures and how to read it.
@@ -16,7 +16,7 @@ export LC_ALL=C
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PGCLUSTER=$TOP/tests/cluster/pgcluster
-CLUSTER=
+CLUSTER= THREE=
 
 die() {
 	echo "bench: $*" >&2
@@ -25,6 +25,7 @@ die() {
 
 clean_up() {
 	[ -z "$CLUSTER" ] || "$PGCLUSTER" destroy "$CLUSTER"
+	[ -z "$THREE" ] || "$PGCLUSTER" destroy "$THREE"
 }
 
 parse_arguments() {
@@ -74,13 +75,17 @@ main() {
 	run prepared_select "${SELECT[@]}"
 	run acquire_release "${ACQUIRE[@]}"
 	run fairness "${FAIR[@]}"
-	run monitor_cost "${IDLE[@]}"
 	printf '\n== instructions\n'
 	if command -v valgrind >/dev/null; then
 		"$TOP/bench/instructions.sh" "$BUILD" "$URL"
 	else
 		echo "valgrind is missing: not counted"
 	fi
+	"$PGCLUSTER" destroy "$CLUSTER"
+	CLUSTER=
+	THREE=$("$PGCLUSTER" create 3)
+	URL=$("$PGCLUSTER" url "$THREE")
+	run monitor_cost "${IDLE[@]}"
 	load after
 }
 

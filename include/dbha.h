@@ -166,8 +166,9 @@ typedef struct dbha dbha;
 /*
  * dbha_open: dbha_config_new and dbha_open_config in one.
  * conninfo: as in dbha_config_new; may be NULL. err: may be NULL. Returns: a handle, or NULL.
- * Errors: CONFIG, MEMORY, SYSTEM. Threads: any. Blocking: reads fence_file, if set; nothing is connected before the first call that needs a
- *   connection, which also starts the handle's one background thread.
+ * Errors: CONFIG, MEMORY, SYSTEM. Threads: any. Blocking: reads fence_file, if set; nothing is connected before the first other call on the handle, which also
+ *   starts its one background thread (none with monitor=off). That first call of a process, whichever it is, may also fail with CONFIG
+ *   (fence_file cannot be read), SYSTEM (no thread, no descriptor) or MEMORY.
  * Ownership: the caller ends it with dbha_close. Fork: a handle may be opened before fork(); in the child it starts anew.
  */
 DBHA_API dbha *dbha_open(const char *conninfo, dbha_error *err);
@@ -175,8 +176,8 @@ DBHA_API dbha *dbha_open(const char *conninfo, dbha_error *err);
 /*
  * dbha_open_config: opens a handle from a configuration.
  * config: not NULL, borrowed for the call. Returns: a handle, or NULL.
- * Errors: CONFIG (options that contradict each other), USAGE, MEMORY, SYSTEM. Threads: one at a time per configuration.
- * Blocking: no. Ownership: as dbha_open. Fork: as dbha_open.
+ * Errors: CONFIG (options that contradict each other; a file that cannot be read or made), USAGE, MEMORY, SYSTEM.
+ * Threads: one at a time per configuration. Blocking: reads fence_file, if set. Ownership: as dbha_open. Fork: as dbha_open.
  */
 DBHA_API dbha *dbha_open_config(const dbha_config *config, dbha_error *err);
 
@@ -233,8 +234,8 @@ typedef struct dbha_request {
  *   the server refused the statement (for PQresultErrorField). err: may be NULL.
  * Returns: DBHA_OK or an error code.
  * Errors: SERVER; TIMEOUT; NO_NODE and POOL (never sent, retry_safe); LOST (not executed, retry_safe); UNKNOWN (08007, may
- *   have been executed: outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY; CONFIG (at the first call: fence_file
- *   cannot be read).
+ *   have been executed: outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY; at the first call
+ *   those of dbha_open.
  * Threads: any. Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees the result with PQclear.
  * Fork: usable in a child, with connections of its own.
  */
@@ -250,7 +251,8 @@ typedef struct dbha_conn dbha_conn;
  * h: not NULL. intent: as for a statement. timeout_ms: for DNS, connect and waiting; 0: call_timeout. err: may be NULL.
  * Returns: a lease, or NULL. Waiters are served in order of arrival.
  * Errors: NO_NODE, POOL, SPLIT_BRAIN, FOREIGN (all retry_safe); CLOSED, USAGE, MEMORY, SYSTEM.
- * Threads: any; a lease is used by one thread at a time. Blocking: up to timeout_ms; not at all if one is idle.
+ * Threads: any; a lease is used by one thread at a time. Blocking: up to timeout_ms; not at all if one is idle (with
+ *   monitor=off it may first look at the cluster, up to probe_timeout).
  * Ownership: the caller gives it back with dbha_release. Fork: a lease is the parent's; in a child its connection is dead.
  */
 DBHA_API dbha_conn *dbha_acquire(dbha *h, dbha_intent intent, int timeout_ms, dbha_error *err);
@@ -318,12 +320,12 @@ DBHA_API const char *dbha_state_name(int state);
 /* The cluster as the handle sees it now. The caller sets `size`; the library writes at most that much. */
 typedef struct dbha_cluster_status {
 	size_t size;
-	uint64_t system_identifier;       /* 0: not known yet */
-	uint32_t timeline;                /* the highest one seen on any node; 0: none yet */
-	int32_t primary;                  /* index of the primary a write would go to, or -1 */
-	int32_t nodes;                    /* how many nodes there are */
-	bool split_brain;                 /* two primaries on one timeline */
-	uint64_t version;                 /* goes up whenever a statement may be routed differently */
+	uint64_t system_identifier; /* 0: not known yet */
+	uint32_t timeline;          /* the highest one seen on any node; 0: none yet */
+	int32_t primary;            /* index of the primary a write would go to, or -1 */
+	int32_t nodes;              /* how many dbha_status gives; with discover=dns, vacant places between them count */
+	bool split_brain;           /* two primaries on one timeline */
+	uint64_t version;           /* goes up whenever a statement may be routed differently */
 	char fence_trouble[DBHA_WHY_MAX]; /* why fence_file does not hold what is known; "": it does, or is not set */
 } dbha_cluster_status;
 
@@ -354,7 +356,8 @@ typedef struct dbha_node_status {
  * h: not NULL. cluster: not NULL, `size` set. nodes: an array of nodes_max elements, the first one's `size` set; may be
  *   NULL if nodes_max is 0.
  * Returns: how many nodes were written, or -1. Errors: USAGE, CLOSED.
- * Threads: any. Blocking: no; call dbha_wait first to see the cluster probed once. Ownership: the caller's memory.
+ * Threads: any. Blocking: no (with monitor=off up to probe_timeout, where the view is old); call dbha_wait first to see the
+ *   cluster probed once. Ownership: the caller's memory.
  * Fork: in a child everything is unknown until its own first call.
  */
 DBHA_API int dbha_status(dbha *h, dbha_cluster_status *cluster, dbha_node_status *nodes, int nodes_max,
@@ -419,7 +422,7 @@ typedef enum dbha_wait_for {
 	DBHA_WAIT_PRIMARY = 0, /* a primary that takes writes */
 	DBHA_WAIT_STANDBY = 1, /* a standby that serves reads */
 	DBHA_WAIT_ANY = 2,     /* any node */
-	DBHA_WAIT_ALL = 3,     /* every node of the URL up */
+	DBHA_WAIT_ALL = 3,     /* every node up; with discover=dns, each address found */
 	DBHA_WAIT_PROBED = 4   /* every node probed once, whatever came out */
 } dbha_wait_for;
 

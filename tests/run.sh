@@ -25,7 +25,7 @@ SUITES=(
 	"harness  300  counted  tests/cluster/pgcluster itself, as root and as an unprivileged user"
 	"cluster  900  counted  the library on real servers"
 	"fault    900  counted  packets dropped, names that move, disks that fill: real faults in namespaces of their own"
-	"asan     1500 counted  unit and cluster with the address and undefined-behaviour sanitizers"
+	"asan     1500 counted  unit, cluster and some simulated histories with the address and undefined-behaviour sanitizers"
 	"tsan     1500 counted  unit and cluster with the thread sanitizer"
 	"fuzz     600  any      the corpora, and 60 s of libFuzzer"
 	"install  900  counted  make install, programs built against it, make distcheck"

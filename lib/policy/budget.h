@@ -11,8 +11,8 @@
  * - BUDGET_FLOOR_PER_S retries a second are free, so that a quiet handle, which earns next to nothing, gets over an ordinary
  *   deadlock or a restart.
  *
- * A fifth (the default) is enough for a bad day, on which one statement in six fails once, and puts at most a quarter on top of
- * the load of a server that fails them all. Without a bound, a server that answers every statement with a serialization
+ * A fifth (the default) is enough for a bad day, on which one statement in six fails once, and puts a fifth on top of the load of
+ * a server that fails them all. Without a bound, a server that answers every statement with a serialization
  * failure is asked by each caller again and again until its deadline.
  *
  * The state is one number, so that threads share it without a lock: what has been spent, never more than a bucket behind

@@ -20,7 +20,7 @@ static int *member(struct config_options *options, const char *name)
 	return (int *)(void *)((char *)options + find(name)->offset);
 }
 
-/* The table again, by the brief and not by the code. */
+/* The table again, by its specification and not by the code. */
 static const struct expected {
 	const char *name, *type, *default_value;
 	int value, min, max;
