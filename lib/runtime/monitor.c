@@ -10,6 +10,8 @@
 
 /* Alarms closer together than this count as one: a thousand failing calls are one piece of news. */
 #define ALARM_GAP_US      2000
+/* monitor=off: an answer that may have lain in the socket for longer than this while nobody looked is not what is so now. */
+#define ANSWER_OLD_US     20000
 /* After this long without a primary the search slows down to a tenth of the rate, then to the ordinary interval. */
 #define SEARCH_HARD_US    (30 * (int64_t)1000000)
 #define SEARCH_LONG_US    (300 * (int64_t)1000000)
@@ -437,6 +439,7 @@ static void begin(struct monitor *monitor, int i, int64_t now)
 	probe->began_us = now;
 	extend(monitor, i, now);
 	memset(&probe->observation, 0, sizeof probe->observation);
+	probe->old = false;
 	if (probe->conn && dbha__identity_ask(probe->conn, false)) {
 		probe->phase = PROBE_ASKING;
 		return;
@@ -450,6 +453,10 @@ static void answered(struct monitor *monitor, int i, const struct observation *o
                      int64_t now)
 {
 	struct probe *probe = &monitor->probes[i];
+	if (probe->old) {
+		begin(monitor, i, now);
+		return;
+	}
 	struct observation seen = *observation;
 	seen.latency_us = latency_us;
 	seen.kept = probe->phase == PROBE_ASKING;
@@ -764,6 +771,7 @@ void dbha__monitor_skip(struct monitor *monitor, int64_t gap_us)
 			continue; /* when the next one is due does not depend on who looks */
 		probe->began_us += gap_us;
 		probe->deadline += gap_us;
+		probe->old = probe->old || gap_us > ANSWER_OLD_US;
 		dbha__dial_skip(&probe->dial, gap_us);
 	}
 }

@@ -47,6 +47,7 @@ struct probe {
 	int64_t not_before_us; /* the next dial after one that failed */
 	bool
 	    in_step; /* the last one was at the time of an incident, as in every other process: leave their step at the next rest */
+	bool old;            /* monitor=off: nobody looked while its answer may have come: ask again */
 	uint64_t statements; /* that the node had done by the beginning of the probe, or of its extension */
 };
 
