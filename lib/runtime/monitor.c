@@ -6,7 +6,7 @@
 
 #include "clock.h"
 #include "identity.h"
-#include "shared.h"
+#include "monitor_parts.h"
 
 /* Alarms closer together than this count as one: a thousand failing calls are one piece of news. */
 #define ALARM_GAP_US      2000
@@ -97,7 +97,7 @@ static int64_t jittered(struct monitor *monitor, int64_t us)
 	return us - (int64_t)dbha__rng_below(&monitor->rng, (uint64_t)us / 10 + 1);
 }
 
-static bool searching(const struct monitor *monitor, int64_t now)
+bool dbha__monitor_searching(const struct monitor *monitor, int64_t now)
 {
 	return monitor->no_primary_since_us >= 0 && now - monitor->no_primary_since_us < SEARCH_LONG_US;
 }
@@ -128,7 +128,7 @@ static int64_t pause_of(struct monitor *monitor, struct probe *probe, int64_t no
 {
 	const struct config_options *options = &monitor->world.config->options;
 	int64_t pause = ms_to_us(options->probe_interval_fast_ms), most = ms_to_us(options->probe_interval_ms);
-	if (!searching(monitor, now)) {
+	if (!dbha__monitor_searching(monitor, now)) {
 		bool in_step = probe->in_step;
 		probe->in_step = false;
 		return in_step ? (int64_t)dbha__rng_below(&monitor->rng, (uint64_t)most) : jittered(monitor, most);
@@ -150,7 +150,7 @@ static void rest(struct monitor *monitor, int i, int64_t now)
 	probe->due_us = urgent ? now : now + pause_of(monitor, probe, now);
 }
 
-static void probe_all_now(struct monitor *monitor, int64_t now)
+void dbha__monitor_probe_all(struct monitor *monitor, int64_t now)
 {
 	for (int i = 0; i < monitor->view.n_nodes; i++) {
 		struct probe *probe = &monitor->probes[i];
@@ -159,204 +159,6 @@ static void probe_all_now(struct monitor *monitor, int64_t now)
 		if (probe->phase == PROBE_RESTING && at < probe->due_us)
 			probe->due_us = at;
 	}
-}
-
-/* ---- publishing ------------------------------------------------------------------------------------------- */
-
-static void publish_event(struct monitor *monitor, const struct topology_event *change)
-{
-	const struct view *view = &monitor->view;
-	dbha_event event = {
-	    .size = sizeof event,
-	    .kind = change->kind,
-	    .node = change->node,
-	    .timeline = view->timeline,
-	    .unix_us = dbha__clock_unix(),
-	    .monotonic_us = dbha__clock_now(),
-	};
-	if (change->node >= 0) {
-		const struct node_view *node = &view->nodes[change->node];
-		snprintf(event.text, sizeof event.text, "%.80s: %s %s%s%.150s", dbha__monitor_name(monitor, change->node),
-		         dbha_role_name(node->role), dbha_state_name(node->state), node->why[0] ? ": " : "", node->why);
-	} else if (change->kind == DBHA_EVENT_FENCE_FILE) {
-		snprintf(event.text, sizeof event.text, "%s",
-		         view->fence_trouble[0] ? view->fence_trouble : "all is well again");
-	}
-	if (dbha__events_push(monitor->world.events, &event))
-		STATS_ADD(monitor->world.handle_stats, events_dropped, 1);
-	if (change->kind == DBHA_EVENT_PRIMARY)
-		STATS_ADD(monitor->world.handle_stats, primary_changes, 1);
-	enum trace_level level =
-	    change->kind == DBHA_EVENT_NODE || change->kind == DBHA_EVENT_PRIMARY ? TRACE_INFO : TRACE_WARNING;
-	dbha__trace(monitor->world.trace, level, "%s (timeline %u) %s", dbha_event_name(change->kind),
-	            (unsigned)view->timeline, event.text);
-}
-
-static void follow_view(struct monitor *monitor)
-{
-	for (int i = 0; i < monitor->view.n_nodes; i++) {
-		const struct node_view *node = &monitor->view.nodes[i];
-		bool open = monitor->view.settled && dbha__topology_usable(node);
-		dbha__pool_dispose(dbha__pool_follow(&monitor->world.pools[i], open, node->generation));
-	}
-}
-
-static void say_fence_trouble(struct monitor *monitor, struct topology_events *events)
-{
-	struct view *view = &monitor->view;
-	if (strcmp(view->fence_trouble, monitor->world.fence->trouble) == 0)
-		return;
-	memcpy(view->fence_trouble, monitor->world.fence->trouble, sizeof view->fence_trouble);
-	if (events->n < TOPOLOGY_EVENTS_MAX)
-		events->list[events->n++] = (struct topology_event){DBHA_EVENT_FENCE_FILE, -1};
-}
-
-/* Another cluster may show a higher timeline than the file knows of it, and that has to be in the file too. */
-static bool take_from_fence(struct monitor *monitor, struct topology_events *events)
-{
-	struct view *view = &monitor->view;
-	const struct fence_entry *first = dbha__fence_first(&monitor->world.fence->stored);
-	if (!first || (first->system_identifier == view->system_identifier && first->timeline <= view->timeline))
-		return false;
-	/* It has just taken the place of that one, by accept_cluster, and the file could not be written yet. */
-	if (view->system_identifier && view->system_identifier == dbha__fence_file_acceptable(monitor->world.fence))
-		return false;
-	bool other = view->system_identifier && first->system_identifier != view->system_identifier;
-	if (other)
-		dbha__trace(monitor->world.trace, TRACE_WARNING,
-		            "fence_file: cluster %llu has been accepted in the place of %llu",
-		            (unsigned long long)first->system_identifier, (unsigned long long)view->system_identifier);
-	dbha__topology_remember(view, first->system_identifier, first->timeline, events);
-	return true;
-}
-
-/*
- * The fence file has to know a timeline before anybody writes on it, so it comes before the view. The pools come before both: what is
- * fenced is cut without waiting for a disk.
- */
-static void consult_fence(struct monitor *monitor, struct topology_events *events, int64_t now)
-{
-	struct fence_file *fence = monitor->world.fence;
-	struct view *view = &monitor->view;
-	if (!fence || !fence->path)
-		return;
-	follow_view(monitor);
-	dbha__fence_file_keep(fence, view->system_identifier, view->timeline, now);
-	if (take_from_fence(monitor, events)) {
-		dbha__fence_file_keep(fence, view->system_identifier, view->timeline, now);
-		probe_all_now(monitor, now);
-	}
-	view->acceptable = dbha__fence_file_acceptable(fence);
-	say_fence_trouble(monitor, events);
-}
-
-/*
- * First the pools, then the view: whoever has seen a timeline finds every connection of a fenced node cut already, and
- * whoever is routed to a node finds its pool open.
- */
-static void publish(struct monitor *monitor, const struct topology_events *events)
-{
-	follow_view(monitor);
-	dbha__view_publish(monitor->world.holder, &monitor->view);
-	if (monitor->world.shared_key && !monitor->places.discovers) /* the places of a name are each handle's own */
-		dbha__shared_store(monitor->world.shared_key, &monitor->view, &monitor->lag);
-	for (int i = 0; i < events->n; i++)
-		publish_event(monitor, &events->list[i]);
-}
-
-static void update_lag(struct monitor *monitor, int64_t now)
-{
-	struct view *view = &monitor->view;
-	if (view->primary >= 0 && view->nodes[view->primary].lsn)
-		dbha__lag_sample(&monitor->lag, now, view->nodes[view->primary].lsn);
-	int max_lag_ms = monitor->world.config->options.max_lag_ms;
-	for (int i = 0; i < view->n_nodes; i++) {
-		struct node_view *node = &view->nodes[i];
-		bool standby = node->role == DBHA_ROLE_STANDBY && node->lsn;
-		bool primary = i == view->primary;
-		node->lag_ms = standby ? dbha__lag_ms(&monitor->lag, node->lsn, node->seen_us) : primary ? 0 : -1;
-		node->lag_bytes = standby ? dbha__lag_bytes(&monitor->lag, node->lsn, node->seen_us) : primary ? 0 : -1;
-		bool behind = standby && dbha__lag_behind(node->behind, node->lag_ms, max_lag_ms, view->primary >= 0);
-		if (behind != node->behind)
-			view->version++; /* a read may be waiting for just this */
-		node->behind = behind;
-	}
-}
-
-/* The primary was lost, or found: the pace of the probes changes with it. */
-static void follow_primary(struct monitor *monitor, int64_t now)
-{
-	bool has = monitor->view.primary >= 0 || !monitor->view.settled;
-	if (has) {
-		monitor->no_primary_since_us = -1;
-	} else if (monitor->no_primary_since_us < 0) {
-		monitor->no_primary_since_us = now;
-		probe_all_now(monitor, now);
-	}
-}
-
-void dbha__monitor_adopt(struct monitor *monitor, int64_t now)
-{
-	struct view known;
-	struct lag_history lag;
-	struct topology_events none = {0};
-	if (!monitor->world.shared_key || monitor->places.discovers ||
-	    !dbha__shared_load(monitor->world.shared_key, &known, &lag))
-		return;
-	int64_t interval = ms_to_us(monitor->world.config->options.probe_interval_ms);
-	int64_t due = known.observed_us + interval;
-	if (!known.settled || known.primary < 0 || now >= due) {
-		/* Too old to be routed by; but what it was the highest timeline of binds this handle too (P1). */
-		bool same = !monitor->view.system_identifier || monitor->view.system_identifier == known.system_identifier;
-		if (same && known.timeline > monitor->view.timeline)
-			monitor->view.timeline = known.timeline;
-		if (!monitor->view.system_identifier)
-			monitor->view.system_identifier = known.system_identifier;
-		return;
-	}
-	uint64_t version = monitor->view.version;
-	monitor->view = known;
-	monitor->view.version = version + 1;
-	monitor->lag = lag;
-	consult_fence(monitor, &none, now);
-	for (int i = 0; i < known.n_nodes; i++)
-		monitor->probes[i].due_us = due;
-	publish(monitor, &none);
-}
-
-static bool others_usable(const struct monitor *monitor, int i)
-{
-	for (int k = 0; k < monitor->view.n_nodes; k++)
-		if (k != i && dbha__topology_usable(&monitor->view.nodes[k]))
-			return true;
-	return false;
-}
-
-static void observe(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
-{
-	struct topology_events events = {0};
-	struct observation observation = *seen;
-	if (monitor->view.nodes[i].presence != PRESENT)
-		return; /* somebody still speaks of a node that has left */
-	observation.node = i;
-	observation.at_us = now;
-	if (observation.failure == FAILURE_NONE)
-		STATS_ADD(&monitor->world.stats[i], probes, 1);
-	else
-		STATS_ADD(&monitor->world.stats[i], probes_failed, 1);
-	dbha__topology_apply(&monitor->view, &observation, monitor->world.config->options.probe_failures, &events);
-	consult_fence(monitor, &events, now);
-	update_lag(monitor, now);
-	follow_primary(monitor, now);
-	publish(monitor, &events);
-	if (monitor->view.nodes[i].state == DBHA_STATE_SILENT && others_usable(monitor, i))
-		dbha__pool_cut_movable(&monitor->world.pools[i]);
-}
-
-static void observe_failure(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)
-{
-	struct observation observation = {.failure = failure, .why = why};
-	observe(monitor, i, &observation, now);
 }
 
 /* ---- one probe -------------------------------------------------------------------------------------------- */
@@ -378,7 +180,7 @@ static void dial_failed(struct monitor *monitor, int i, enum failure failure, co
 	probe->dial_failures++;
 	probe->not_before_us = probe->began_us + dial_pause(monitor, probe);
 	dbha__places_refresh(&monitor->places, i, now);
-	observe_failure(monitor, i, failure, why, now);
+	dbha__monitor_observe_failure(monitor, i, failure, why, now);
 	rest(monitor, i, now);
 }
 
@@ -428,7 +230,7 @@ static bool unanswered(struct monitor *monitor, int i, int64_t now)
 	char why[DBHA_WHY_MAX];
 	snprintf(why, sizeof why, "no answer to a probe for %lld ms", (long long)(now - probe->began_us) / 1000);
 	if (silent)
-		observe_failure(monitor, i, FAILURE_SILENT, why, now);
+		dbha__monitor_observe_failure(monitor, i, FAILURE_SILENT, why, now);
 	extend(monitor, i, now);
 	return silent;
 }
@@ -461,7 +263,7 @@ static void answered(struct monitor *monitor, int i, const struct observation *o
 	seen.latency_us = latency_us;
 	seen.kept = probe->phase == PROBE_ASKING;
 	probe->dial_failures = 0;
-	observe(monitor, i, &seen, now);
+	dbha__monitor_observe(monitor, i, &seen, now);
 	rest(monitor, i, now);
 }
 
@@ -491,8 +293,8 @@ static void lost(struct monitor *monitor, int i, int64_t now)
 	dbha__conn_failure(probe->conn, why, sizeof why);
 	dbha__conn_close(probe->conn);
 	probe->conn = NULL;
-	observe_failure(monitor, i, FAILURE_LOST, why, now);
-	probe_all_now(monitor, now);
+	dbha__monitor_observe_failure(monitor, i, FAILURE_LOST, why, now);
+	dbha__monitor_probe_all(monitor, now);
 	begin(monitor, i, now);
 }
 
@@ -508,7 +310,7 @@ static void doubt_silent(struct monitor *monitor, int i, int64_t now)
 }
 
 /* The kept connection may lead to another server than a new one would. */
-static void ask_anew(struct monitor *monitor, int i, int64_t now)
+void dbha__monitor_ask_anew(struct monitor *monitor, int i, int64_t now)
 {
 	struct probe *probe = &monitor->probes[i];
 	dbha__conn_close(probe->conn);
@@ -552,128 +354,6 @@ static void step_probe(struct monitor *monitor, int i, bool ready, int64_t now)
 	}
 }
 
-/* ---- places ------------------------------------------------------------------------------------------------- */
-
-/* Nothing of the node that was here is to meet the next one. */
-static void begin_place_anew(struct monitor *monitor, int i, int64_t now)
-{
-	struct probe *probe = &monitor->probes[i];
-	dbha__dial_drop(&probe->dial);
-	dbha__conn_close(probe->conn);
-	free(atomic_exchange(&monitor->reports[i], NULL));
-	memset(probe, 0, sizeof *probe);
-	probe->due_us = now;
-}
-
-static void arrive(struct monitor *monitor, int i, int64_t now)
-{
-	begin_place_anew(monitor, i, now);
-	dbha__pool_dispose(dbha__pool_drain(&monitor->world.pools[i], false));
-	dbha__topology_arrive(&monitor->view, i, dbha__places_name(&monitor->places, i));
-	dbha__trace(monitor->world.trace, TRACE_INFO, "%s is a new node", dbha__monitor_name(monitor, i));
-}
-
-static void leave(struct monitor *monitor, int i, struct topology_events *events, int64_t now)
-{
-	char why[DBHA_WHY_MAX];
-	snprintf(why, sizeof why, "its address is gone from the answer for %.180s",
-	         dbha__places_node(&monitor->places, i)->host);
-	begin_place_anew(monitor, i, now);
-	dbha__topology_leave(&monitor->view, i, why, events);
-	dbha__pool_dispose(dbha__pool_drain(&monitor->world.pools[i], true));
-}
-
-static void come_back(struct monitor *monitor, int i, int64_t now)
-{
-	dbha__pool_dispose(dbha__pool_drain(&monitor->world.pools[i], false));
-	dbha__topology_return(&monitor->view, i);
-	monitor->probes[i].due_us = now;
-}
-
-/* Those whose last connection has come back are gone. What they counted stays in the sum of the handle. */
-static bool let_go(struct monitor *monitor, struct topology_events *events)
-{
-	bool any = false;
-	for (int i = 0; i < monitor->view.n_nodes; i++) {
-		if (monitor->view.nodes[i].presence != LEAVING || !dbha__pool_is_empty(&monitor->world.pools[i]))
-			continue;
-		dbha__trace(monitor->world.trace, TRACE_INFO, "%s has left", dbha__monitor_name(monitor, i));
-		dbha__places_vacate(&monitor->places, i);
-		dbha__topology_vacate(&monitor->view, i, events);
-		dbha__stats_move(&monitor->world.stats[i], monitor->world.handle_stats);
-		any = true;
-	}
-	return any;
-}
-
-static void say_too_many(struct monitor *monitor, int unplaced)
-{
-	if (unplaced == 0 || monitor->places.said_too_many)
-		return;
-	monitor->places.said_too_many = true;
-	dbha__trace(monitor->world.trace, TRACE_WARNING,
-	            "discover=dns: more addresses than the %d places for nodes: %d are left out", CONFIG_NODES_MAX,
-	            unplaced);
-}
-
-static void take_changes(struct monitor *monitor, const struct discover_changes *changes,
-                         struct topology_events *events, int64_t now)
-{
-	for (int i = 0; i < monitor->view.n_nodes; i++) {
-		uint32_t bit = UINT32_C(1) << i;
-		if (changes->left & bit)
-			leave(monitor, i, events, now);
-		if (changes->back & bit)
-			come_back(monitor, i, now);
-		if (changes->taken & bit)
-			arrive(monitor, i, now);
-		if (changes->freed & bit) {
-			begin_place_anew(monitor, i, now);
-			dbha__topology_vacate(&monitor->view, i, events);
-		}
-	}
-	say_too_many(monitor, changes->unplaced);
-}
-
-/* With discover=dns: nodes come and go with the answers of the resolver. Returns when it is to be asked again. */
-static int64_t discover(struct monitor *monitor, int64_t now)
-{
-	struct topology_events events = {0};
-	bool changed = let_go(monitor, &events);
-	/* In the search for a primary a new address may be the answer, and nothing fails that would ask for it. */
-	int64_t wake = dbha__resolver_keep_fresh(monitor->world.resolver, now, searching(monitor, now));
-	if (dbha__places_news(&monitor->places)) {
-		struct discover_changes changes = dbha__places_update(&monitor->places);
-		take_changes(monitor, &changes, &events, now);
-		changed = true;
-	}
-	if (changed) {
-		consult_fence(monitor, &events, now);
-		update_lag(monitor, now);
-		follow_primary(monitor, now);
-		publish(monitor, &events);
-	}
-	return wake;
-}
-
-/*
- * Without it: a name that has moved away from a primary. The old one may live on and answer as if nothing had happened: who
- * has the address now is asked. (A standby is left alone: the name of several may lead to each of them by turns.)
- */
-static void follow_names(struct monitor *monitor, int64_t now)
-{
-	if (!dbha__places_news(&monitor->places))
-		return;
-	for (int i = 0; i < monitor->view.n_nodes; i++) {
-		struct addresses known;
-		const struct conn *conn = monitor->probes[i].conn;
-		dbha__resolver_known(monitor->world.resolver, i, &known);
-		if (known.n > 0 && conn && monitor->view.nodes[i].role == DBHA_ROLE_PRIMARY &&
-		    !dbha__addresses_hold(&known, dbha__conn_address(conn)))
-			ask_anew(monitor, i, now);
-	}
-}
-
 /* ---- stepping ----------------------------------------------------------------------------------------------- */
 
 static int64_t wake_of(const struct probe *probe)
@@ -694,14 +374,14 @@ static int64_t wake_of(const struct probe *probe)
 
 void dbha__monitor_contradicted(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
 {
-	observe(monitor, i, seen, now);
+	dbha__monitor_observe(monitor, i, seen, now);
 	if (monitor->probes[i].conn)
-		ask_anew(monitor, i, now);
+		dbha__monitor_ask_anew(monitor, i, now);
 }
 
 void dbha__monitor_closed_door(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)
 {
-	observe_failure(monitor, i, failure, why, now);
+	dbha__monitor_observe_failure(monitor, i, failure, why, now);
 }
 
 void dbha__monitor_open_door(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
@@ -710,7 +390,7 @@ void dbha__monitor_open_door(struct monitor *monitor, int i, const struct observ
 	struct observation fresh = *seen;
 	fresh.latency_us = monitor->view.nodes[i].latency_us;
 	if (state == DBHA_STATE_FULL || state == DBHA_STATE_REFUSED)
-		observe(monitor, i, &fresh, now);
+		dbha__monitor_observe(monitor, i, &fresh, now);
 }
 
 void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items)
@@ -732,7 +412,7 @@ static void take_reports(struct monitor *monitor, int64_t now)
 		if (!atomic_load_explicit(&monitor->reports[i], memory_order_relaxed))
 			continue;
 		struct report *report = atomic_exchange(&monitor->reports[i], NULL);
-		observe_failure(monitor, i, report->failure, report->why, now);
+		dbha__monitor_observe_failure(monitor, i, report->failure, report->why, now);
 		free(report);
 	}
 }
@@ -743,16 +423,16 @@ int64_t dbha__monitor_step(struct monitor *monitor, int64_t now, const struct po
 	bool alarm_due = now - monitor->alarm_us >= ALARM_GAP_US;
 	if (alarm_due && atomic_exchange_explicit(&monitor->alarmed, false, memory_order_relaxed)) {
 		monitor->alarm_us = now;
-		probe_all_now(monitor, now);
+		dbha__monitor_probe_all(monitor, now);
 	} else if (atomic_load_explicit(&monitor->alarmed, memory_order_relaxed)) {
 		wake = monitor->alarm_us + ALARM_GAP_US;
 	}
 	take_reports(monitor, now);
 	if (monitor->places.discovers) {
-		int64_t again = discover(monitor, now);
+		int64_t again = dbha__monitor_discover(monitor, now);
 		wake = again < wake ? again : wake;
 	} else {
-		follow_names(monitor, now);
+		dbha__monitor_follow_names(monitor, now);
 	}
 	for (int i = 0; i < monitor->view.n_nodes; i++)
 		step_probe(monitor, i, items[i].revents != 0, now);
