@@ -16,7 +16,8 @@ export LC_ALL=C
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PGCLUSTER=$TOP/tests/cluster/pgcluster
-CLUSTER= THREE=
+CLUSTER=''
+THREE=''
 
 die() {
 	echo "bench: $*" >&2

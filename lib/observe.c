@@ -235,6 +235,7 @@ int dbha_wait(dbha *h, dbha_wait_for what, int timeout_ms, dbha_error *err)
 	struct call call;
 	dbha__call_begin(&call, h, DBHA_DEFAULT, timeout_ms);
 	dbha__call_set_deadline(&call);
+	dbha__life_refresh(h, call.deadline);
 	code = wait_until(&call, what, err);
 	dbha__life_leave(h);
 	return code;

@@ -162,13 +162,14 @@ static bool is_final(struct call *call, const struct attempt *attempt, const str
  */
 static int64_t first_attempts(dbha *h)
 {
-	/* The handle's own have those of nodes that have left (discover=dns). */
-	uint64_t n = atomic_load_explicit(&h->handle_stats.acquires, memory_order_relaxed) -
-	             atomic_load_explicit(&h->handle_stats.retries, memory_order_relaxed);
+	uint64_t n = 0;
 	for (int i = 0; i < h->n_places; i++) {
 		n += atomic_load_explicit(&h->stats[i].acquires, memory_order_relaxed);
 		n -= atomic_load_explicit(&h->stats[i].retries, memory_order_relaxed);
 	}
+	/* Last: the counts of a node that leaves move here (discover=dns), and rather count twice than not at all. */
+	n += atomic_load_explicit(&h->handle_stats.acquires, memory_order_relaxed);
+	n -= atomic_load_explicit(&h->handle_stats.retries, memory_order_relaxed);
 	return (int64_t)n;
 }
 

@@ -120,6 +120,9 @@ static enum dbha_state state_after(const struct node_view *node, enum failure fa
 
 static void take_failure(struct node_view *node, const struct observation *o, int probe_failures)
 {
+	/* A call met it before whatever has happened since: it revives nobody. */
+	if (o->failure == FAILURE_DISK_FULL && !dbha__topology_usable(node))
+		return;
 	/* Any other failure is a sign of life, except a lost connection, which is a sign of nothing. */
 	if (o->failure == FAILURE_SILENT)
 		node->silences++;
@@ -330,15 +333,20 @@ static void judge_disputed(struct view *view, bool split)
 static void find_primary(struct view *view, struct topology_events *events)
 {
 	int found = -1;
-	int count = 0;
+	int count = 0, answering = 0;
 	for (int i = 0; view->settled && i < view->n_nodes; i++) {
 		const struct node_view *node = &view->nodes[i];
 		if (!is_candidate(node) || (found >= 0 && same_server(node, &view->nodes[found])))
 			continue;
 		found = found < 0 ? i : found;
 		count++;
+		answering += node->state != DBHA_STATE_SUSPECT;
 	}
-	bool split = count > 1;
+	/*
+	 * Of a suspect only the past is known: it may be another name of the very server that has just restarted and answered. Until its
+	 * own probe has decided, there is no primary and no split brain either.
+	 */
+	bool split = count > 1 && (view->split_brain || answering > 1);
 	if (split != view->split_brain)
 		add_event(events, split ? DBHA_EVENT_SPLIT_BRAIN : DBHA_EVENT_HEALED, -1);
 	view->split_brain = split;
@@ -354,11 +362,18 @@ static void find_primary(struct view *view, struct topology_events *events)
 	view->primary = primary;
 }
 
+/* Whose connections are all made anew, because of what another node has said too, is spared like one that was away. */
+static void follow_generations(struct view *view, const uint64_t *before, const struct observation *o)
+{
+	for (int i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].generation != before[i] && dbha__topology_usable(&view->nodes[i]))
+			view->nodes[i].back_us = o->at_us;
+}
+
 /* A node that was seen out of service, or restarted unseen, warms up. The first sight of a node is no return. */
 static void follow_return(struct node_view *node, const struct node_view *before, const struct observation *o)
 {
-	bool usable = dbha__topology_usable(node);
-	if (usable && before->seen && (!dbha__topology_usable(before) || before->generation != node->generation))
+	if (dbha__topology_usable(node) && before->seen && !dbha__topology_usable(before))
 		node->back_us = o->at_us;
 	int64_t steps = node->back_us ? (o->at_us - node->back_us) / WARMING_STEP_US : WARMING_STEPS;
 	node->warming = steps < WARMING_STEPS ? WARMING_STEPS - (int)steps : 0;
@@ -465,11 +480,17 @@ static bool routes_differently(const struct node_view *a, const struct node_view
 	       a->seen != b->seen;
 }
 
+/* A silent node is looked at by waiting for it, and nothing is routed there: it makes nobody's knowledge old. */
+static bool counts_as_looked_at(const struct node_view *node)
+{
+	return node->presence == PRESENT && node->state != DBHA_STATE_SILENT;
+}
+
 static int64_t oldest_observation(const struct view *view)
 {
 	int64_t oldest = INT64_MAX;
 	for (int i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].presence == PRESENT && view->nodes[i].observed_us < oldest)
+		if (counts_as_looked_at(&view->nodes[i]) && view->nodes[i].observed_us < oldest)
 			oldest = view->nodes[i].observed_us;
 	return oldest < INT64_MAX ? oldest : -1;
 }
@@ -481,6 +502,9 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 		return;
 	struct node_view *node = &view->nodes[o->node];
 	struct node_view before = *node;
+	uint64_t generations[CONFIG_NODES_MAX];
+	for (int i = 0; i < view->n_nodes; i++)
+		generations[i] = view->nodes[i].generation;
 	bool was_settled = view->settled;
 	bool was_split = view->split_brain;
 	uint32_t old_timeline = view->timeline;
@@ -498,6 +522,7 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 		take_failure(node, o, probe_failures);
 
 	judge(view, events);
+	follow_generations(view, generations, o);
 	follow_return(node, &before, o);
 
 	if (before.state != node->state || before.role != node->role)

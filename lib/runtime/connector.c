@@ -146,6 +146,14 @@ static bool is_as_known(const struct connector *connector, const struct connect_
 	return attempt->generation == known->generation && same_role && same_start && same_cluster && not_behind;
 }
 
+/* Whether there is a thread that patrols, and nothing in it that waits for a disk. */
+static bool may_patrol(const struct connector *connector)
+{
+	const struct monitor_world *world = &connector->world;
+	bool writes_files = (world->fence && world->fence->path) || world->config->options.log_level != TRACE_OFF;
+	return !world->shared_key && !writes_files;
+}
+
 static void connected(struct connector *connector, struct connect_attempt *attempt, int64_t now)
 {
 	int node = attempt->node;
@@ -163,7 +171,7 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	struct dbha_conn *slot = attempt->slot;
 	attempt->slot = NULL;
 	slot->conn = dbha__dial_take(&attempt->dial);
-	slot->conn->patrolled = !connector->world.shared_key; /* there is a thread that patrols */
+	slot->conn->patrolled = may_patrol(connector);
 	slot->pool = pool;
 	slot->handle = connector->handle;
 	slot->node_name = dbha__monitor_name(connector->monitor, node);

@@ -12,7 +12,7 @@
 #include "error.h"
 
 /* A lock is held for one write and its syncs. Who does not get it in this time is no reason for a failover to wait. */
-#define LOCK_MS        100
+#define LOCK_MS        40
 #define LOCK_ACCEPT_MS 2000
 /* After a write that failed. */
 #define RETRY_US       ((int64_t)1000000)
@@ -139,6 +139,13 @@ static int open_lock(const struct fence_file *file)
 	return errno ? -1 : open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 }
 
+/* Given back by hand: a child that was forked meanwhile has the descriptor too, and would keep the lock. */
+static void give_back(int lock)
+{
+	flock(lock, LOCK_UN);
+	close(lock);
+}
+
 static bool wants_write(const struct fence_file *file, uint64_t ours, struct fence *next)
 {
 	return dbha__fence_next(&file->stored, &file->known, ours, file->accept, next);
@@ -223,7 +230,7 @@ static int add(struct fence_file *file, uint64_t ours)
 	int rc = take_lock(lock, LOCK_MS);
 	if (rc == 0)
 		rc = add_under_lock(file, ours);
-	close(lock);
+	give_back(lock);
 	return rc;
 }
 

@@ -42,7 +42,7 @@ int dbha__fence_file_open(struct fence_file *file, dbha_error *err);
  * Looks whether the file is another one than at the last look (one stat where it is not), and sees to it that it holds this
  * timeline of this cluster (0: not known yet) before it returns. Afterwards `stored` may say that another process has seen
  * more, or has accepted another cluster. Where it could not be written, `trouble` says so, and it is tried again a second
- * later. Blocks for a write and two syncs if there is something new, and for a lock at most 100 ms.
+ * later. Blocks for a write and two syncs if there is something new, and for a lock at most 40 ms.
  */
 void dbha__fence_file_keep(struct fence_file *file, uint64_t system_identifier, uint32_t timeline, int64_t now);
 

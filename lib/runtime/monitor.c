@@ -163,10 +163,26 @@ void dbha__monitor_probe_all(struct monitor *monitor, int64_t now)
 
 /* ---- one probe -------------------------------------------------------------------------------------------- */
 
+static uint64_t statements_of(const struct monitor *monitor, int i)
+{
+	return atomic_load_explicit(&monitor->world.stats[i].statements, memory_order_relaxed);
+}
+
+/* Gives the probe under way another probe_timeout. */
+static void extend(struct monitor *monitor, int i, int64_t now)
+{
+	struct probe *probe = &monitor->probes[i];
+	probe->deadline = now + ms_to_us(monitor->world.config->options.probe_timeout_ms);
+	probe->statements = statements_of(monitor, i);
+}
+
 static void dial(struct monitor *monitor, int i, const struct addresses *addresses, int64_t now)
 {
 	struct probe *probe = &monitor->probes[i];
 	const struct config *config = monitor->world.config;
+	/* What the name took is not the server's fault. */
+	if (probe->phase == PROBE_RESOLVING)
+		extend(monitor, i, now);
 	struct dial_plan plan = {
 	    .config = config, .node = dbha__places_node(&monitor->places, i), .reach_us = probe->deadline - now};
 	int64_t limit = now + ms_to_us(config->options.connect_timeout_ms);
@@ -203,19 +219,6 @@ static void resolve(struct monitor *monitor, int i, int64_t now)
 	probe->phase = PROBE_RESOLVING;
 	if (now >= probe->deadline)
 		dial_failed(monitor, i, FAILURE_SILENT, "its host name could not be resolved in time", now);
-}
-
-static uint64_t statements_of(const struct monitor *monitor, int i)
-{
-	return atomic_load_explicit(&monitor->world.stats[i].statements, memory_order_relaxed);
-}
-
-/* Gives the probe under way another probe_timeout. */
-static void extend(struct monitor *monitor, int i, int64_t now)
-{
-	struct probe *probe = &monitor->probes[i];
-	probe->deadline = now + ms_to_us(monitor->world.config->options.probe_timeout_ms);
-	probe->statements = statements_of(monitor, i);
 }
 
 /*
@@ -372,9 +375,16 @@ static int64_t wake_of(const struct probe *probe)
 	return probe->deadline;
 }
 
+/* What the connector has told changes when the next probes are due; the monitor has said its time before. */
+static void step_again(const struct monitor *monitor)
+{
+	dbha__wake_signal(monitor->world.wake);
+}
+
 void dbha__monitor_contradicted(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
 {
 	dbha__monitor_observe(monitor, i, seen, now);
+	step_again(monitor);
 	if (monitor->probes[i].conn)
 		dbha__monitor_ask_anew(monitor, i, now);
 }
@@ -382,6 +392,7 @@ void dbha__monitor_contradicted(struct monitor *monitor, int i, const struct obs
 void dbha__monitor_closed_door(struct monitor *monitor, int i, enum failure failure, const char *why, int64_t now)
 {
 	dbha__monitor_observe_failure(monitor, i, failure, why, now);
+	step_again(monitor);
 }
 
 void dbha__monitor_open_door(struct monitor *monitor, int i, const struct observation *seen, int64_t now)
@@ -389,8 +400,10 @@ void dbha__monitor_open_door(struct monitor *monitor, int i, const struct observ
 	enum dbha_state state = monitor->view.nodes[i].state;
 	struct observation fresh = *seen;
 	fresh.latency_us = monitor->view.nodes[i].latency_us;
-	if (state == DBHA_STATE_FULL || state == DBHA_STATE_REFUSED)
-		dbha__monitor_observe(monitor, i, &fresh, now);
+	if (state != DBHA_STATE_FULL && state != DBHA_STATE_REFUSED)
+		return;
+	dbha__monitor_observe(monitor, i, &fresh, now);
+	step_again(monitor);
 }
 
 void dbha__monitor_watch(const struct monitor *monitor, struct pollfd *items)
@@ -434,8 +447,11 @@ int64_t dbha__monitor_step(struct monitor *monitor, int64_t now, const struct po
 	} else {
 		dbha__monitor_follow_names(monitor, now);
 	}
-	for (int i = 0; i < monitor->view.n_nodes; i++)
-		step_probe(monitor, i, items[i].revents != 0, now);
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		/* What poll(2) reported of the socket of a probe that has been begun anew meanwhile is not of its new one. */
+		bool ready = items[i].revents != 0 && monitor->probes[i].began_us != now;
+		step_probe(monitor, i, ready, now);
+	}
 	for (int i = 0; i < monitor->view.n_nodes; i++) {
 		int64_t own = monitor->view.nodes[i].presence == PRESENT ? wake_of(&monitor->probes[i]) : CLOCK_NEVER;
 		wake = own < wake ? own : wake;

@@ -73,14 +73,18 @@ static void say_too_many(struct monitor *monitor, int unplaced)
 static void take_changes(struct monitor *monitor, const struct discover_changes *changes,
                          struct topology_events *events, int64_t now)
 {
+	/* First who comes: a view must not settle because somebody leaves while a newcomer has not been asked. */
 	for (int i = 0; i < monitor->view.n_nodes; i++) {
 		uint32_t bit = UINT32_C(1) << i;
-		if (changes->left & bit)
-			leave(monitor, i, events, now);
 		if (changes->back & bit)
 			come_back(monitor, i, now);
 		if (changes->taken & bit)
 			arrive(monitor, i, now);
+	}
+	for (int i = 0; i < monitor->view.n_nodes; i++) {
+		uint32_t bit = UINT32_C(1) << i;
+		if (changes->left & bit)
+			leave(monitor, i, events, now);
 		if (changes->freed & bit) {
 			begin_place_anew(monitor, i, now);
 			dbha__topology_vacate(&monitor->view, i, events);

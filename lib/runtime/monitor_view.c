@@ -156,13 +156,15 @@ void dbha__monitor_adopt(struct monitor *monitor, int64_t now)
 	if (!monitor->world.shared_key || monitor->places.discovers ||
 	    !dbha__shared_load(monitor->world.shared_key, &known, &lag))
 		return;
+	/* In a forked child the parent has left its own word, and that may be a later one. */
+	bool same = !monitor->view.system_identifier || monitor->view.system_identifier == known.system_identifier;
+	if (!same || known.timeline < monitor->view.timeline)
+		return;
 	int64_t interval = ms_to_us(monitor->world.config->options.probe_interval_ms);
 	int64_t due = known.observed_us + interval;
 	if (!known.settled || known.primary < 0 || now >= due) {
-		/* Too old to be routed by; but what it was the highest timeline of binds this handle too (P1). */
-		bool same = !monitor->view.system_identifier || monitor->view.system_identifier == known.system_identifier;
-		if (same && known.timeline > monitor->view.timeline)
-			monitor->view.timeline = known.timeline;
+		/* Too old to be routed by; but its timeline binds this handle too (P1). */
+		monitor->view.timeline = known.timeline;
 		if (!monitor->view.system_identifier)
 			monitor->view.system_identifier = known.system_identifier;
 		return;

@@ -88,6 +88,12 @@ static void free_cluster(struct cluster *cluster)
 	free(cluster);
 }
 
+/* A handle that has asked only the old primary so far must not make the others forget the new timeline (P1). */
+static bool knows_better(const struct view *old, const struct view *fresh)
+{
+	return old->system_identifier == fresh->system_identifier && old->timeline > fresh->timeline;
+}
+
 void dbha__shared_store(const char *key, const struct view *view, const struct lag_history *lag)
 {
 	struct cluster *mine = new_cluster(key);
@@ -98,8 +104,12 @@ void dbha__shared_store(const char *key, const struct view *view, const struct l
 	dbha__mutex_lock(&lock);
 	int i = find_locked(key);
 	struct cluster *old = clusters[i];
-	memmove(&clusters[1], &clusters[0], (size_t)i * sizeof(struct cluster *));
-	clusters[0] = mine;
+	if (old && strcmp(old->key, key) == 0 && knows_better(&old->view, view)) {
+		old = mine;
+	} else {
+		memmove(&clusters[1], &clusters[0], (size_t)i * sizeof(struct cluster *));
+		clusters[0] = mine;
+	}
 	dbha__mutex_unlock(&lock);
 	free_cluster(old);
 }

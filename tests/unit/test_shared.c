@@ -42,6 +42,25 @@ START_TEST(what_was_stored_is_loaded)
 }
 END_TEST
 
+/* By a handle that has not asked the new primary yet. */
+START_TEST(an_older_timeline_does_not_take_the_place_of_a_newer_one)
+{
+	struct lag_history lag = {.n = 0};
+	struct view view = view_of(5), got;
+	view.system_identifier = 77;
+	dbha__shared_store("t", &view, &lag);
+	view.timeline = 4;
+	dbha__shared_store("t", &view, &lag);
+	ck_assert(dbha__shared_load("t", &got, &lag));
+	ck_assert_uint_eq(got.timeline, 5);
+	/* Of another cluster, which has been accepted in its place, timelines say nothing. */
+	view.system_identifier = 78;
+	dbha__shared_store("t", &view, &lag);
+	ck_assert(dbha__shared_load("t", &got, &lag));
+	ck_assert_uint_eq(got.timeline, 4);
+}
+END_TEST
+
 START_TEST(the_one_stored_longest_ago_makes_room)
 {
 	struct lag_history lag = {.n = 0};
@@ -119,6 +138,7 @@ int main(void)
 {
 	TCase *tcase = tcase_create("shared");
 	tcase_add_test(tcase, what_was_stored_is_loaded);
+	tcase_add_test(tcase, an_older_timeline_does_not_take_the_place_of_a_newer_one);
 	tcase_add_test(tcase, the_one_stored_longest_ago_makes_room);
 	tcase_add_test(tcase, a_key_has_nodes_and_role_and_no_secret);
 	tcase_add_test(tcase, threads_see_whole_views);

@@ -84,6 +84,15 @@ static const struct script scripts[] = {
          {PRIMARY_NAMED_TWICE(1, 1), "up/primary/1 up/primary/1", "0@1", "primary:0 node:1"},
          {FAILED(0, UNREACHABLE), "down/primary/1 up/primary/1", "1@1", "primary:1 node:0"},
      }},
+    {"a server under two names restarts: the name that was not asked since makes no second primary",
+     2,
+     {
+         {PRIMARY(0, 1), "up/primary/1 unknown/unknown/1", "?@0", "node:0"},
+         {PRIMARY_NAMED_TWICE(1, 1), "up/primary/1 up/primary/1", "0@1", "primary:0 node:1"},
+         {FAILED(1, LOST), "up/primary/1 suspect/primary/1", "0@1", "node:1"},
+         {PRIMARY_SINCE(0, 1, 20000), "up/primary/2 suspect/primary/1", "-@1", "no-primary:0 restarted:0"},
+         {ANSWER(1, 1, false, OURS, 10000), "up/primary/2 up/primary/2", "0@1", "primary:0 node:1 restarted:1"},
+     }},
     /* ---- settling ---- */
     {"nothing is a primary before every node has been seen",
      3,
@@ -411,6 +420,13 @@ static const struct script scripts[] = {
          {PRIMARY(0, 1), "disk-full/primary/1", "0@1", ""},
          {KEPT(0, 1, 9.9), "disk-full/primary/1", "0@1", ""},
          {KEPT(0, 1, 10), "up/primary/1", "0@1", "node:0"},
+     }},
+    {"a full disk that a call met before the node died revives nobody",
+     1,
+     {
+         {KEPT(0, 1, 1), "up/primary/1", "0@1", "primary:0 node:0"},
+         {FAILED_AT(0, UNREACHABLE, 2), "down/primary/1", "-@1", "no-primary:0 node:0"},
+         {FAILED_AT(0, DISK_FULL, 2.1), "down/primary/1", "-@1", ""},
      }},
     {"a trouble does not outlive what is worse",
      1,
@@ -869,11 +885,13 @@ static void check_view(const struct where *where, const struct view *before, con
 	HOLDS(where, after->settled || !before->settled || !anybody_answered(before));
 	HOLDS(where, after->settled || (after->primary < 0 && !after->split_brain));
 	HOLDS(where, !(after->split_brain && after->primary >= 0));
-	int primaries = 0;
+	int primaries = 0, answering = 0;
 	for (int i = 0; i < after->n_nodes; i++) {
 		const struct node_view *node = &after->nodes[i];
 		check_node(where, before, after, i);
-		primaries += node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
+		bool primary = node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
+		primaries += primary;
+		answering += primary && node->state != DBHA_STATE_SUSPECT;
 		/* Nothing is asked of a node of which nothing is known, so whatever is usable can lead or has been seen. */
 		HOLDS(where, node->seen || !dbha__topology_usable(node));
 		/* What is open to one of two primaries is shut down. */
@@ -881,7 +899,9 @@ static void check_view(const struct where *where, const struct view *before, con
 		      node->disputed == (after->split_brain && node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node)));
 		HOLDS(where, !node->disputed || before->nodes[i].disputed || node->generation > before->nodes[i].generation);
 	}
-	HOLDS(where, !after->settled || after->split_brain == (primaries > 1));
+	HOLDS(where, !after->split_brain || primaries > 1);
+	/* Of a suspect only the past is known, which makes no new split brain. */
+	HOLDS(where, !after->settled || answering < 2 || after->split_brain);
 	HOLDS(where, !after->settled || (after->primary >= 0) == (primaries == 1));
 	if (after->primary < 0)
 		return;
