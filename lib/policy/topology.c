@@ -502,7 +502,7 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 		return;
 	struct node_view *node = &view->nodes[o->node];
 	struct node_view before = *node;
-	uint64_t generations[CONFIG_NODES_MAX];
+	uint64_t generations[CONFIG_NODES_MAX] = {0};
 	for (int i = 0; i < view->n_nodes; i++)
 		generations[i] = view->nodes[i].generation;
 	bool was_settled = view->settled;
