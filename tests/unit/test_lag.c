@@ -158,14 +158,27 @@ START_TEST(who_is_behind_has_to_come_back_some_way)
 }
 END_TEST
 
+/*
+ * Without a primary no samples come. That time passes makes no standby lag more; what it replays meanwhile, from the
+ * archive say, makes it lag less.
+ */
 START_TEST(while_there_is_no_primary_lag_stands_still)
 {
 	struct lag_history history = {.n = 0};
 	dbha__lag_sample(&history, 10 * SECOND, 1000);
 	dbha__lag_sample(&history, 11 * SECOND, 2000);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1000, NOW), 1000);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1000, NOW), 1000);
-	ck_assert_int_eq(history.n, 2);
+	dbha__lag_sample(&history, 12 * SECOND, 3000);
+	for (int64_t asked = 12; asked < 100000; asked *= 2) {
+		ck_assert_int_eq(dbha__lag_ms(&history, 1000, asked * SECOND), 2000);
+		ck_assert_int_eq(dbha__lag_bytes(&history, 1000, asked * SECOND), 2000);
+		ck_assert_int_eq(dbha__lag_ms(&history, 2500, asked * SECOND), 1000);
+		ck_assert_int_eq(dbha__lag_bytes(&history, 2500, asked * SECOND), 500);
+		ck_assert_int_eq(dbha__lag_ms(&history, 3000, asked * SECOND), 0);
+	}
+	/* The next primary's first sample is held against the last one: the time between them counts again. */
+	dbha__lag_sample(&history, 60 * SECOND, 4000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1000, 61 * SECOND), 50000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 3000, 61 * SECOND), 48000);
 }
 END_TEST
 
