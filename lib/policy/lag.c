@@ -33,17 +33,35 @@ static int newest_by(const struct lag_history *history, int64_t seen_us)
 	return newest;
 }
 
+/*
+ * When the primary is known to have stood at this sample's position, by `seen_us`. Of a primary at rest there are the first
+ * sample and the last one, which moves on with every look at any node: at each moment between them it stood there as well.
+ */
+static int64_t stood_until(const struct lag_history *history, int newest, int64_t seen_us)
+{
+	const struct lag_sample *sample = &history->samples[newest];
+	bool at_rest = newest + 1 < history->n && sample[1].lsn == sample->lsn;
+	return at_rest && seen_us > sample->at_us ? seen_us : sample->at_us;
+}
+
 int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn, int64_t seen_us)
 {
 	if (history->n == 0)
 		return -1;
 	int newest = newest_by(history, seen_us);
 	const struct lag_sample *samples = history->samples;
-	for (int i = newest; i >= 0; i--)
+	if (samples[newest].lsn <= lsn)
+		return 0;
+	int64_t until_us = stood_until(history, newest, seen_us);
+	for (int i = newest - 1; i >= 0; i--)
 		if (samples[i].lsn <= lsn)
-			return (samples[newest].at_us - samples[i].at_us) / 1000;
-	/* Behind everything that is remembered: at least as old as the oldest sample, if there is more than one. */
-	return newest > 0 ? (samples[newest].at_us - samples[0].at_us) / 1000 : -1;
+			return (until_us - samples[i].at_us) / 1000;
+	return until_us > samples[0].at_us ? (until_us - samples[0].at_us) / 1000 : -1;
+}
+
+bool dbha__lag_known(const struct lag_history *history, uint64_t lsn)
+{
+	return history->n > 0 && history->samples[0].lsn <= lsn;
 }
 
 int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn, int64_t seen_us)

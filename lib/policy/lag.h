@@ -34,10 +34,14 @@ void dbha__lag_sample(struct lag_history *history, int64_t at_us, uint64_t lsn);
 /*
  * The lag of a standby that had replayed up to `lsn` when it was asked at `seen_us`; -1 where no sample is known. It is held
  * against what was known of the primary at that time: what the primary has written since is no lag of a standby that
- * was not asked since. Exact to the time between two samples.
+ * was not asked since. Exact to the time between two samples. Of a standby behind everything that is remembered
+ * it is only a floor: as old as the oldest sample, at least.
  */
 int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn, int64_t seen_us);
 int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn, int64_t seen_us);
+
+/* Whether the lag is the lag, and not its floor. A handle that was just opened cannot tell a second from a week. */
+bool dbha__lag_known(const struct lag_history *history, uint64_t lsn);
 
 /*
  * Whether a standby is too far behind for reads. A lag that is not known (-1) is too much, except while there is no primary:

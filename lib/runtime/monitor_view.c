@@ -121,7 +121,8 @@ static void update_lag(struct monitor *monitor, int64_t now)
 		bool primary = i == view->primary;
 		node->lag_ms = standby ? dbha__lag_ms(&monitor->lag, node->lsn, node->seen_us) : primary ? 0 : -1;
 		node->lag_bytes = standby ? dbha__lag_bytes(&monitor->lag, node->lsn, node->seen_us) : primary ? 0 : -1;
-		bool behind = standby && dbha__lag_behind(node->behind, node->lag_ms, max_lag_ms, view->primary >= 0);
+		int64_t known_ms = dbha__lag_known(&monitor->lag, node->lsn) ? node->lag_ms : -1;
+		bool behind = standby && dbha__lag_behind(node->behind, known_ms, max_lag_ms, view->primary >= 0);
 		if (behind != node->behind)
 			view->version++; /* a read may be waiting for just this */
 		node->behind = behind;

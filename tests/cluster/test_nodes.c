@@ -4,6 +4,7 @@
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -456,6 +457,70 @@ START_TEST(every_node_has_its_role_timeline_and_position_in_the_status)
 }
 END_TEST
 
+/* ---- sockets of the library ------------------------------------------------------------------------------------------- */
+
+static int socket_option(int fd, int level, int option)
+{
+	int value = -1;
+	socklen_t size = sizeof value;
+	ck_assert_int_eq(getsockopt(fd, level, option, &value, &size), 0);
+	return value;
+}
+
+static void expect_socket(int fd, int idle_s, int user_timeout_ms)
+{
+	ck_assert_int_ne(socket_option(fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+	ck_assert_int_eq(socket_option(fd, IPPROTO_TCP, TCP_KEEPIDLE), idle_s);
+	ck_assert_int_eq(socket_option(fd, IPPROTO_TCP, TCP_KEEPINTVL), 3);
+	ck_assert_int_eq(socket_option(fd, IPPROTO_TCP, TCP_KEEPCNT), 3);
+	ck_assert_int_eq(socket_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), user_timeout_ms);
+}
+
+/* Every socket of this process that leads to a server of the cluster over TCP; how many there are. */
+static int expect_sockets(int idle_s, int user_timeout_ms)
+{
+	int found = 0;
+	for (int fd = 0; fd < 1024; fd++) {
+		struct sockaddr_in peer = {.sin_family = AF_UNSPEC};
+		socklen_t size = sizeof peer;
+		if (getpeername(fd, (struct sockaddr *)&peer, &size) != 0 || peer.sin_family != AF_INET)
+			continue;
+		bool ours = false;
+		for (int node = 1; node <= c.nodes; node++)
+			ours = ours || ntohs(peer.sin_port) == cluster_port(&c, node);
+		if (!ours)
+			continue;
+		expect_socket(fd, idle_s, user_timeout_ms);
+		found++;
+	}
+	return found;
+}
+
+static void expect_keepalives(const char *options, int idle_s, int user_timeout_ms)
+{
+	dbha_error err;
+	dbha *h = open_handle(cluster_url(&c, NULL, options));
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	dbha_conn *writing = dbha_acquire(h, DBHA_WRITE, 0, &err);
+	ck_assert_ptr_nonnull(writing);
+	dbha_conn *reading = dbha_acquire(h, DBHA_READ, 0, &err);
+	ck_assert_ptr_nonnull(reading);
+	expect_socket(PQsocket(dbha_conn_pq(writing)), idle_s, user_timeout_ms);
+	expect_socket(PQsocket(dbha_conn_pq(reading)), idle_s, user_timeout_ms);
+	/* The probes' connections are sockets too: one to each node, beside the two leases. */
+	ck_assert_int_ge(expect_sockets(idle_s, user_timeout_ms), 3 + 2);
+	dbha_release(writing);
+	dbha_release(reading);
+	close_handle(h, 1000);
+}
+
+START_TEST(every_socket_has_keepalives_and_a_timeout_for_what_nobody_acknowledges)
+{
+	expect_keepalives(NULL, 10, 15000);
+	expect_keepalives("tcp_user_timeout=0&keepalives_idle=77", 77, 0);
+}
+END_TEST
+
 static void nothing_left(void)
 {
 	cluster_destroy(&other);
@@ -475,6 +540,7 @@ int main(void)
 	ADD_TEST(suite, a_host_that_closes_or_talks_nonsense_is_passed_over, servers, NULL, 30);
 	ADD_TEST(suite, a_recovery_conflict_on_a_standby_costs_no_error, servers, NULL, 60);
 	ADD_TEST(suite, every_node_has_its_role_timeline_and_position_in_the_status, servers, NULL, 30);
+	ADD_TEST(suite, every_socket_has_keepalives_and_a_timeout_for_what_nobody_acknowledges, servers, NULL, 30);
 	ADD_TEST(suite, a_name_with_several_addresses_is_tried_at_each_of_them, two_clusters, NULL, 30);
 	ADD_TEST(suite, a_host_of_another_cluster_is_refused_by_name, two_clusters, nothing_left, 60);
 	ADD_TEST(suite, two_primaries_on_one_timeline_are_a_split_brain_for_writes_only, make_twins, no_twins, 60);

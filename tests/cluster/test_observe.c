@@ -103,6 +103,56 @@ START_TEST(counters_count_what_happened_where_it_happened)
 }
 END_TEST
 
+/* ---- what watching costs the servers ----------------------------------------------------------------------------- */
+
+#define WATCHED   "test_observe_watched"
+#define WATCHING  2000
+#define NODES_MAX 3
+
+/* "PID" of the only session that the handle has on a node; "" for none, "PID PID" for two. */
+static void watched_sessions(PGconn *oracle, char *pids, size_t size)
+{
+	PGresult *result = PQexec(oracle, "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity "
+	                                  "WHERE application_name = '" WATCHED "'");
+	ck_assert_msg(PQntuples(result) == 1, "%s", PQerrorMessage(oracle));
+	snprintf(pids, size, "%s", PQgetvalue(result, 0, 0));
+	PQclear(result);
+}
+
+/* Looked at every few milliseconds: a connect with its password takes as long, and would be seen. */
+START_TEST(each_node_is_probed_over_one_connection_that_is_kept)
+{
+	dbha *h = open_all("pool_min_size=0&probe_interval=100ms&application_name=" WATCHED);
+	PGconn *oracles[NODES_MAX];
+	char first[NODES_MAX][128], pids[128];
+	uint64_t probes[NODES_MAX];
+	int looks = 0;
+	for (int i = 0; i < NODES_MAX; i++) {
+		oracles[i] = cluster_admin(&c, i + 1);
+		watched_sessions(oracles[i], first[i], sizeof first[i]);
+		ck_assert_msg(first[i][0] && !strchr(first[i], ' '), "node %d: sessions \"%s\"", i + 1, first[i]);
+		probes[i] = counters(h, i).probes;
+	}
+	for (int64_t end = now_ms() + WATCHING; now_ms() < end; looks++) {
+		for (int i = 0; i < NODES_MAX; i++) {
+			watched_sessions(oracles[i], pids, sizeof pids);
+			ck_assert_msg(strcmp(pids, first[i]) == 0, "node %d, look %d: sessions \"%s\", at first \"%s\"", i + 1,
+			              looks, pids, first[i]);
+		}
+		short_pause();
+	}
+	ck_assert_int_gt(looks, 50);
+	for (int i = 0; i < NODES_MAX; i++) {
+		PQfinish(oracles[i]);
+		/* It was asked all the time, and by one observation at a time, which then rests for an interval. */
+		uint64_t asked = counters(h, i).probes - probes[i];
+		ck_assert_msg(asked >= WATCHING / 100 / 3 && asked <= WATCHING / 100 * 2, "node %d: %llu probes", i + 1,
+		              (unsigned long long)asked);
+		ck_assert_uint_eq(counters(h, i).probes_failed, 0);
+	}
+}
+END_TEST
+
 /* ---- waiting --------------------------------------------------------------------------------------------------------- */
 
 static void expect_timeout(dbha *h, dbha_wait_for what, const char *word)
@@ -333,8 +383,7 @@ START_TEST(behind_pgbouncer_roles_are_asked_for_and_no_session_is_changed)
 	char url[256];
 	for (int i = 0; i < 2; i++)
 		bouncers[i] = start_bouncer(2 - i, &ports[i]); /* the standby's first */
-	snprintf(url, sizeof url,
-	         "postgresql://app@127.0.0.1:%d,127.0.0.1:%d/app?probe_interval=100ms", ports[0],
+	snprintf(url, sizeof url, "postgresql://app@127.0.0.1:%d,127.0.0.1:%d/app?probe_interval=100ms", ports[0],
 	         ports[1]);
 	dbha *h = open_handle(url);
 	dbha_error err;
@@ -422,6 +471,7 @@ int main(void)
 	Suite *suite = suite_create("observe");
 	ADD_TEST(suite, callers_with_smaller_and_larger_structs_get_what_they_have_room_for, servers, NULL, 60);
 	ADD_TEST(suite, counters_count_what_happened_where_it_happened, servers, NULL, 30);
+	ADD_TEST(suite, each_node_is_probed_over_one_connection_that_is_kept, servers, NULL, 30);
 	ADD_TEST(suite, a_refused_url_does_not_show_its_password, servers, NULL, 30);
 	ADD_TEST(suite, nothing_is_written_unless_asked_and_never_a_password, servers, NULL, 60);
 	ADD_TEST(suite, behind_pgbouncer_roles_are_asked_for_and_no_session_is_changed, servers, NULL, 60);

@@ -77,7 +77,10 @@ START_TEST(a_primary_out_of_disk_is_not_left_and_says_so)
 	ck_assert_int_gt(fitted, 2);
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM big"), fitted * 300);
 
-	/* The node says what is wrong with it, and is the primary still. */
+	/*
+	 * The node says what is wrong with it, and is the primary still. This handle knows, since its statements were told; `dbha
+	 * status` is another process, which writes nothing and so is told nothing: to it the node is up.
+	 */
 	WAIT_FOR(node_status(h, 0).state == DBHA_STATE_DISK_FULL, 2000);
 	dbha_node_status node = node_status(h, 0);
 	ck_assert_str_eq(dbha_state_name(node.state), "disk-full");

@@ -137,6 +137,45 @@ START_TEST(a_standby_is_judged_by_the_time_it_was_asked)
 }
 END_TEST
 
+/*
+ * Of a primary at rest only the newest moment is kept, which moves on whenever any node is asked. What a standby lagged when
+ * it was asked, before that, must not become less by it.
+ */
+START_TEST(the_lag_behind_a_primary_at_rest_does_not_shrink_until_the_next_look)
+{
+	struct lag_history history = {.n = 0};
+	dbha__lag_sample(&history, 10 * SECOND, 1000);
+	for (int second = 11; second <= 20; second++)
+		dbha__lag_sample(&history, second * SECOND, 2000);
+	for (int second = 20; second <= 30; second++) {
+		dbha__lag_sample(&history, second * SECOND, 2000);
+		ck_assert_int_eq(dbha__lag_ms(&history, 1500, 20 * SECOND), 10000);
+		ck_assert_int_eq(dbha__lag_ms(&history, 2000, 20 * SECOND), 0);
+		ck_assert_int_eq(dbha__lag_ms(&history, 900, 20 * SECOND), 10000);
+		ck_assert_int_eq(dbha__lag_bytes(&history, 1500, 20 * SECOND), 500);
+	}
+	dbha__lag_sample(&history, 31 * SECOND, 3000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1500, 20 * SECOND), 10000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 2000, 31 * SECOND), 1000);
+}
+END_TEST
+
+/* Behind the oldest sample the lag is a floor: whoever lags by a week must not be let in because we have looked for a second. */
+START_TEST(a_lag_is_known_where_a_sample_is_as_old)
+{
+	struct lag_history history = {.n = 0};
+	ck_assert(!dbha__lag_known(&history, 1000));
+	dbha__lag_sample(&history, 10 * SECOND, 1000);
+	dbha__lag_sample(&history, 11 * SECOND, 2000);
+	ck_assert(!dbha__lag_known(&history, 999));
+	ck_assert(dbha__lag_known(&history, 1000));
+	ck_assert(dbha__lag_known(&history, 5000));
+	dbha__lag_sample(&history, 12 * SECOND, 500); /* another primary */
+	ck_assert(dbha__lag_known(&history, 999));
+	ck_assert(!dbha__lag_known(&history, 499));
+}
+END_TEST
+
 static const struct behind_row {
 	bool was;
 	int64_t lag_ms;
@@ -158,14 +197,27 @@ START_TEST(who_is_behind_has_to_come_back_some_way)
 }
 END_TEST
 
+/*
+ * Without a primary no samples come. That time passes makes no standby lag more; what it replays meanwhile, from the
+ * archive say, makes it lag less.
+ */
 START_TEST(while_there_is_no_primary_lag_stands_still)
 {
 	struct lag_history history = {.n = 0};
 	dbha__lag_sample(&history, 10 * SECOND, 1000);
 	dbha__lag_sample(&history, 11 * SECOND, 2000);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1000, NOW), 1000);
-	ck_assert_int_eq(dbha__lag_ms(&history, 1000, NOW), 1000);
-	ck_assert_int_eq(history.n, 2);
+	dbha__lag_sample(&history, 12 * SECOND, 3000);
+	for (int64_t asked = 12; asked < 100000; asked *= 2) {
+		ck_assert_int_eq(dbha__lag_ms(&history, 1000, asked * SECOND), 2000);
+		ck_assert_int_eq(dbha__lag_bytes(&history, 1000, asked * SECOND), 2000);
+		ck_assert_int_eq(dbha__lag_ms(&history, 2500, asked * SECOND), 1000);
+		ck_assert_int_eq(dbha__lag_bytes(&history, 2500, asked * SECOND), 500);
+		ck_assert_int_eq(dbha__lag_ms(&history, 3000, asked * SECOND), 0);
+	}
+	/* The next primary's first sample is held against the last one: the time between them counts again. */
+	dbha__lag_sample(&history, 60 * SECOND, 4000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 1000, 61 * SECOND), 50000);
+	ck_assert_int_eq(dbha__lag_ms(&history, 3000, 61 * SECOND), 48000);
 }
 END_TEST
 
@@ -262,6 +314,8 @@ int main(void)
 	tcase_add_test(tcase, a_cut_off_standby_lags_more_with_every_sample);
 	tcase_add_loop_test(tcase, a_standby_is_judged_by_the_time_it_was_asked, 0,
 	                    sizeof asked_rows / sizeof asked_rows[0]);
+	tcase_add_test(tcase, the_lag_behind_a_primary_at_rest_does_not_shrink_until_the_next_look);
+	tcase_add_test(tcase, a_lag_is_known_where_a_sample_is_as_old);
 	tcase_add_loop_test(tcase, who_is_behind_has_to_come_back_some_way, 0, sizeof behind_rows / sizeof behind_rows[0]);
 	tcase_add_test(tcase, while_there_is_no_primary_lag_stands_still);
 	tcase_add_test(tcase, a_full_history_gets_coarser_and_reaches_as_far);
