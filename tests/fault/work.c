@@ -177,6 +177,14 @@ long load_duplicates(const struct cluster *c, int node)
 
 /* ---- promotions -------------------------------------------------------------------------------------------------- */
 
+/* When a node first accepts a write, asked past the library. watch_start returns once it asks. */
+struct watch {
+	pthread_t thread;
+	PGconn *pg;
+	atomic_bool asked;
+	int64_t accepted_us;
+};
+
 /* Over the Unix socket, by the superuser, who may keep his refused tries out of the server's log. */
 static void *watch_node(void *arg)
 {
@@ -195,7 +203,7 @@ static void *watch_node(void *arg)
 	return NULL;
 }
 
-void watch_start(struct watch *watch, const struct cluster *c, int node)
+static void watch_start(struct watch *watch, const struct cluster *c, int node)
 {
 	memset(watch, 0, sizeof *watch);
 	watch->pg = cluster_admin(c, node);
@@ -204,7 +212,7 @@ void watch_start(struct watch *watch, const struct cluster *c, int node)
 	WAIT_FOR(atomic_load(&watch->asked), PATIENCE_MS);
 }
 
-int64_t watch_join(struct watch *watch)
+static int64_t watch_join(struct watch *watch)
 {
 	join_thread(watch->thread);
 	PQfinish(watch->pg);

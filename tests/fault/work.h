@@ -59,17 +59,6 @@ void load_expect_reads(struct load *load, long more);
 long load_missing(const struct load *load, const struct cluster *c, int node);
 long load_duplicates(const struct cluster *c, int node);
 
-/* When a node first accepts a write, asked past the library. watch_started returns once it asks. */
-struct watch {
-	pthread_t thread;
-	PGconn *pg;
-	atomic_bool asked;
-	int64_t accepted_us;
-};
-
-void watch_start(struct watch *watch, const struct cluster *c, int node);
-int64_t watch_join(struct watch *watch);
-
 /* Asks for a promotion and waits until the node accepts writes; when that was. */
 int64_t promote(const struct cluster *c, int node);
 
