@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "cluster.h"
-#include "nameserver.h"
 #include "net.h"
 #include "work.h"
+#include "zone.h"
 
 /* Addresses at which the nodes can be reached besides 127.0.0.1, all at one port, as hosts of their own would be. */
 #define ADDRESS_1 "127.0.0.11"
@@ -19,7 +19,7 @@ static struct cluster c;
 
 static void servers(void)
 {
-	nameserver_start();
+	zone_start();
 	if (c.keeper)
 		return;
 	cluster_create(&c, "2");
@@ -44,8 +44,8 @@ START_TEST(a_name_server_that_takes_ten_seconds_holds_up_no_call_and_no_other_no
 {
 	char hosts[128];
 	dbha_error err;
-	nameserver_set("db.test", ADDRESS_2);
-	nameserver_delay(10000);
+	zone_set("db.test", ADDRESS_2);
+	zone_delay(10000);
 	snprintf(hosts, sizeof hosts, "db.test:%d,127.0.0.1:%d", PORT, cluster_port(&c, 1));
 	int64_t opened = now_ms();
 	dbha *alone = open_hosts("db.test:7000", NULL);
@@ -96,12 +96,12 @@ START_TEST(a_name_that_does_not_exist_is_told_and_used_once_it_does)
 	dbha_node_status node = node_status(h, 0);
 	ck_assert_int_eq(node.state, DBHA_STATE_DOWN);
 	ASSERT_HAS(node.why, "new.test");
-	ck_assert_int_gt(nameserver_questions(), 0);
-	nameserver_set("new.test", ADDRESS_2);
+	ck_assert_int_gt(zone_questions(), 0);
+	zone_set("new.test", ADDRESS_2);
 	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
 	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
 	/* What is known stays known when the name server forgets it. */
-	nameserver_set("new.test", NULL);
+	zone_set("new.test", "");
 	for (int i = 0; i < 20; i++)
 		ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery() FROM pg_sleep(0.1)"), "t");
 }
@@ -113,14 +113,14 @@ END_TEST
 START_TEST(a_name_that_moves_at_a_failover_takes_the_writes_with_it)
 {
 	static struct statement write;
-	nameserver_set("primary.test", ADDRESS_1);
+	zone_set("primary.test", ADDRESS_1);
 	dbha *h = open_hosts("primary.test:7000", NULL);
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (3)");
 	cluster_catch_up(&c, 2, 1);
 	black_hole(cluster_port(&c, 1));
 	statement_start(&write, h, DBHA_WRITE, 3000, "INSERT INTO rows VALUES (4)");
 	promote(&c, 2);
-	nameserver_set("primary.test", ADDRESS_2);
+	zone_set("primary.test", ADDRESS_2);
 	int64_t moved = now_us();
 	statement_join(&write); /* it was sent to the old address, and nobody can say more of it */
 	ck_assert(write.code == DBHA_ERR_UNKNOWN || write.code == DBHA_ERR_TIMEOUT);
@@ -133,7 +133,7 @@ START_TEST(a_name_that_moves_at_a_failover_takes_the_writes_with_it)
 
 	/* The old server is there again, and the name goes back to it: a mistake that must not become a write. */
 	heal(cluster_port(&c, 1));
-	nameserver_set("primary.test", ADDRESS_1);
+	zone_set("primary.test", ADDRESS_1);
 	cluster_do(&c, "stop 2");
 	WAIT_FOR(node_status(h, 0).state == DBHA_STATE_FENCED, PATIENCE_MS);
 	ASSERT_HAS(node_status(h, 0).why, "timeline 1");
