@@ -2,16 +2,13 @@
  * test_failover: primaries and standbys that die, stop, freeze, restart and come back, under an application that goes on.
  * A test that has broken the cluster for good leaves it to nobody; the next one gets a new one. What was written where, the servers themselves are asked.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "cluster.h"
+#include "relay.h"
 
 /* Fast enough that a frozen server is noticed within the patience of a test. */
 #define QUICK_PROBES "probe_interval=200ms&probe_timeout=200ms&probe_failures=2"
@@ -556,88 +553,26 @@ END_TEST
 
 /* ---- an address that moves ---------------------------------------------------------------------------------------- */
 
-/* A virtual address: new connections lead to relay_target, those that are open stay where they are. */
-static atomic_int relay_target;
-static int relay_listener;
+static struct relay
+    relay; /* a virtual address: new connections lead elsewhere, those that are open stay where they are */
 
-struct relayed {
-	int sides[2];
-};
-
-static int connect_to(int port)
+static void no_relay(void)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
-		return fd;
-	close(fd);
-	return -1;
-}
-
-static void *relay_one(void *arg)
-{
-	struct relayed *relayed = arg;
-	char buffer[16384];
-	for (bool open = true; open;) {
-		struct pollfd items[2] = {{relayed->sides[0], POLLIN, 0}, {relayed->sides[1], POLLIN, 0}};
-		poll(items, 2, -1);
-		for (int i = 0; i < 2 && open; i++) {
-			if (!items[i].revents)
-				continue;
-			ssize_t n = read(relayed->sides[i], buffer, sizeof buffer);
-			open = n > 0 && write(relayed->sides[!i], buffer, (size_t)n) == n;
-		}
-	}
-	close(relayed->sides[0]);
-	close(relayed->sides[1]);
-	free(relayed);
-	return NULL;
-}
-
-static void *relay(void *arg)
-{
-	(void)arg;
-	while (!atomic_load(&threads_stop)) {
-		struct pollfd item = {relay_listener, POLLIN, 0};
-		if (poll(&item, 1, 50) != 1)
-			continue;
-		struct relayed *relayed = malloc(sizeof *relayed);
-		relayed->sides[0] = accept(relay_listener, NULL, NULL);
-		relayed->sides[1] = connect_to(atomic_load(&relay_target));
-		/* Not start_thread: that is for the test's own thread. It ends with its connection. */
-		pthread_t thread;
-		if (pthread_create(&thread, NULL, relay_one, relayed) == 0)
-			pthread_detach(thread);
-	}
-	return NULL;
-}
-
-static int open_relay(void)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET};
-	socklen_t length = sizeof address;
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	relay_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ck_assert_int_eq(bind(relay_listener, (struct sockaddr *)&address, sizeof address), 0);
-	ck_assert_int_eq(listen(relay_listener, 64), 0);
-	ck_assert_int_eq(getsockname(relay_listener, (struct sockaddr *)&address, &length), 0);
-	start_thread(relay, NULL);
-	return ntohs(address.sin_port);
+	relay_stop(&relay);
 }
 
 /* The old primary lives on, and the kept connections still lead to it. What a new one says of the timeline must count. */
 START_TEST(an_address_that_moves_to_the_new_primary_takes_the_writes_with_it)
 {
-	atomic_store(&relay_target, cluster_port(&c, 1));
 	char url[256];
+	relay_start(&relay, cluster_port(&c, 1));
 	snprintf(url, sizeof url, "postgresql://app:%s@127.0.0.1:%d/app?pool_max_size=20", cluster_password(&c),
-	         open_relay());
+	         relay.port);
 	dbha *h = open_handle(url);
 	fetch(h, DBHA_WRITE, "SELECT 1");
 	cluster_do(&c, "promote 2");
 	WAIT_FOR(*cluster_ask(&c, 2, "SELECT pg_is_in_recovery()") == 'f', PATIENCE_MS);
-	atomic_store(&relay_target, cluster_port(&c, 2));
+	atomic_store(&relay.server_port, cluster_port(&c, 2));
 	dbha_conn *leases[8] = {NULL};
 	for (int i = 0; i < 8 && cluster_status(h).timeline < 2; i++)
 		leases[i] = dbha_acquire(h, DBHA_WRITE, 5000, NULL);
@@ -648,11 +583,6 @@ START_TEST(an_address_that_moves_to_the_new_primary_takes_the_writes_with_it)
 		dbha_release(leases[i]);
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 777"), 0);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 777"), 10);
-	handles_close();
-	atomic_store(&threads_stop, true);
-	join_threads();
-	atomic_store(&threads_stop, false);
-	close(relay_listener);
 }
 END_TEST
 
@@ -673,6 +603,6 @@ int main(void)
 	ADD_TEST(suite, a_frozen_primary_is_fenced_at_the_promotion_and_its_leases_are_cut, servers, NULL, 60);
 	ADD_TEST(suite, the_next_reply_of_a_promoted_standby_fences_the_old_primary, servers, NULL, 60);
 	ADD_TEST(suite, a_standby_promoted_under_its_open_connections_is_written_over_them, servers, NULL, 60);
-	ADD_TEST(suite, an_address_that_moves_to_the_new_primary_takes_the_writes_with_it, servers, NULL, 60);
+	ADD_TEST(suite, an_address_that_moves_to_the_new_primary_takes_the_writes_with_it, servers, no_relay, 60);
 	return run_suite(suite, &c);
 }
