@@ -14,32 +14,11 @@
 #define QUICK_PROBES "probe_interval=200ms&probe_timeout=200ms&probe_failures=2"
 
 static struct cluster c;
-static bool intact; /* the cluster is as it was made: the next test may have it */
 
 static void servers(void)
 {
-	bool reuse = c.keeper && intact;
-	intact = false;
-	if (reuse)
-		return;
-	cluster_destroy(&c);
-	cluster_create(&c, "3");
 	/* A row carries the start time of the server that took it: what a returned old primary took after its return shows. */
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint, started timestamptz DEFAULT pg_postmaster_start_time())");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-}
-
-/* The last words of a test that has mended what it broke. */
-static void all_as_before(dbha *h)
-{
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	cluster_ask(&c, 1, "TRUNCATE rows");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-	intact = true;
+	cluster_intact_with_rows(&c, "3", "id bigint, started timestamptz DEFAULT pg_postmaster_start_time()");
 }
 
 /* ---- an application -------------------------------------------------------------------------------------------- */
@@ -204,19 +183,11 @@ static void expect_running(int node, const char *text)
 	         PATIENCE_MS);
 }
 
-static dbha *open_all(const char *options)
-{
-	dbha *h = open_handle(cluster_url(&c, NULL, options));
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	return h;
-}
-
 /* ---- the primary goes ------------------------------------------------------------------------------------------ */
 
 START_TEST(after_a_kill_and_a_promotion_the_old_primary_is_never_written_again)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	struct application *app = start_application(h);
 	expect_writes(app, 200);
 	cluster_do(&c, "kill 1");
@@ -253,7 +224,7 @@ END_TEST
 
 START_TEST(an_orderly_stop_and_a_promotion_lose_nothing_and_cost_no_error)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	struct application *app = start_application(h);
 	expect_writes(app, 200);
 	cluster_do(&c, "stop 1 fast");
@@ -270,7 +241,7 @@ END_TEST
 
 START_TEST(a_restart_of_the_primary_costs_no_error_and_starts_a_new_generation)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_conn *leases[5];
 	for (int i = 0; i < 5; i++)
 		leases[i] = dbha_acquire(h, DBHA_WRITE, 0, NULL);
@@ -286,13 +257,13 @@ START_TEST(a_restart_of_the_primary_costs_no_error_and_starts_a_new_generation)
 	ck_assert_uint_gt(node_status(h, 0).generation, before);
 	ck_assert(event_within(h, DBHA_EVENT_RESTARTED, 1000, NULL));
 	ck_assert_int_eq(counters(h, -1).primary_changes, 2);
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(backends_that_were_terminated_while_idle_cost_no_error)
 {
-	dbha *h = open_all("pool_min_size=3&application_name=victim");
+	dbha *h = open_all(&c, "pool_min_size=3&application_name=victim");
 	for (int i = 0; i < 5; i++) {
 		WAIT_FOR(node_status(h, 0).pool_idle >= 2, PATIENCE_MS);
 		cluster_ask(&c, 1,
@@ -300,13 +271,13 @@ START_TEST(backends_that_were_terminated_while_idle_cost_no_error)
 		fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (%d)", i);
 	}
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 5);
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_statement_in_flight_when_its_primary_dies_is_unknown_and_not_repeated)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	static struct background plain, repeatable;
 	in_background(&plain, h, DBHA_WRITE, "INSERT INTO rows (id) SELECT 1 FROM pg_sleep(4)");
 	in_background(&repeatable, h, DBHA_WRITE,
@@ -341,7 +312,7 @@ END_TEST
 
 START_TEST(a_write_waits_for_the_new_primary_and_is_woken)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	cluster_do(&c, "kill 1");
 	WAIT_FOR(cluster_status(h).primary < 0, PATIENCE_MS);
 	static struct background b[3];
@@ -364,7 +335,7 @@ END_TEST
 
 START_TEST(without_a_primary_a_write_ends_with_its_deadline_and_reads_go_on)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	int64_t best = INT64_MAX;
 	cluster_do(&c, "kill 1");
@@ -388,13 +359,13 @@ START_TEST(without_a_primary_a_write_ends_with_its_deadline_and_reads_go_on)
 	ck_assert_int_ge(best, 299);
 	ck_assert_int_le(best, 300 + SLACK_MS);
 	cluster_do(&c, "start 1");
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_frozen_primary_is_fenced_at_the_promotion_and_its_leases_are_cut)
 {
-	dbha *h = open_all(QUICK_PROBES);
+	dbha *h = open_all(&c, QUICK_PROBES);
 	static struct background b, write;
 	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
 	memset(&b, 0, sizeof b);
@@ -435,7 +406,7 @@ END_TEST
 
 START_TEST(a_standby_promoted_under_its_open_connections_is_written_over_them)
 {
-	dbha *h = open_all("pool_max_size=1");
+	dbha *h = open_all(&c, "pool_max_size=1");
 	cluster_do(&c, "stop 3");
 	int pid = atoi(fetch(h, DBHA_READ, "SELECT pg_backend_pid()"));
 	ck_assert_str_eq(fetch(h, DBHA_READ, "SHOW port"), cluster_ask(&c, 2, "SHOW port"));
@@ -455,7 +426,7 @@ END_TEST
 /* Nothing has failed and no probe is due for a minute: only the reply to a read tells. */
 START_TEST(the_next_reply_of_a_promoted_standby_fences_the_old_primary)
 {
-	dbha *h = open_all("probe_interval=1min");
+	dbha *h = open_all(&c, "probe_interval=1min");
 	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)");
 	fetch(h, DBHA_READ, "SELECT 1");
 	promote(2);
@@ -471,7 +442,7 @@ END_TEST
 
 START_TEST(an_error_of_an_older_generation_does_not_blacken_its_node)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
 	cluster_do(&c, "restart 1");
 	WAIT_FOR(node_status(h, 0).generation > 1 && node_status(h, 0).state == DBHA_STATE_UP, PATIENCE_MS);
@@ -487,7 +458,7 @@ START_TEST(an_error_of_an_older_generation_does_not_blacken_its_node)
 	ck_assert_int_eq(node_status(h, 0).state, DBHA_STATE_UP);
 	ck_assert_uint_eq(node_status(h, 0).generation, generation);
 	ck_assert(!event_within(h, DBHA_EVENT_NO_PRIMARY, 0, NULL));
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
@@ -495,7 +466,7 @@ END_TEST
 
 START_TEST(standbys_that_die_or_come_back_cost_no_error)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	struct application *app = start_application(h);
 	expect_writes(app, 100);
 	cluster_do(&c, "kill 2");
@@ -513,13 +484,13 @@ START_TEST(standbys_that_die_or_come_back_cost_no_error)
 	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) + atomic_load(&app->unknown) == 0,
 	              "%s", app->first_error.message);
 	ck_assert_int_eq(missing(app, 1), 0);
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_read_in_flight_on_a_standby_that_dies_is_run_elsewhere)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	static struct background b;
 	cluster_do(&c, "stop 3");
 	in_background(&b, h, DBHA_READ, "SELECT 'in flight' FROM pg_sleep(1)");
@@ -529,13 +500,13 @@ START_TEST(a_read_in_flight_on_a_standby_that_dies_is_run_elsewhere)
 	ASSERT_OK(b.code, b.err);
 	cluster_do(&c, "start 3");
 	cluster_do(&c, "start 2");
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_read_in_flight_on_a_standby_that_freezes_is_run_elsewhere)
 {
-	dbha *h = open_all(QUICK_PROBES);
+	dbha *h = open_all(&c, QUICK_PROBES);
 	static struct background b;
 	cluster_do(&c, "stop 3");
 	in_background(&b, h, DBHA_READ, "SELECT 'in flight' FROM pg_sleep(1)");
@@ -547,7 +518,7 @@ START_TEST(a_read_in_flight_on_a_standby_that_freezes_is_run_elsewhere)
 	ASSERT_OK(b.code, b.err);
 	ck_assert_int_lt(b.ended_ms - began, 5000);
 	cluster_do(&c, "start 3");
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 

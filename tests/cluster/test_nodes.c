@@ -19,10 +19,10 @@ static void servers(void)
 	if (c.keeper)
 		return;
 	/* Also on ::1 where there is IPv6, and a conflict on a standby cancels the query at once. */
-	cluster_create(&c, "3 --set listen_addresses=127.0.0.1,::1 --set max_standby_streaming_delay=0 "
-	                   "--set hot_standby_feedback=off");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
+	cluster_with_rows(&c,
+	                  "3 --set listen_addresses=127.0.0.1,::1 --set max_standby_streaming_delay=0 "
+	                  "--set hot_standby_feedback=off",
+	                  "id int");
 	for (int node = 1; node <= 3; node++) {
 		char hba[256];
 		snprintf(hba, sizeof hba, "%s/node%d.hba.conf", c.dir, node);
@@ -32,8 +32,6 @@ static void servers(void)
 		fclose(file);
 		cluster_ask(&c, node, "SELECT pg_reload_conf()");
 	}
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
 }
 
 static void two_clusters(void)
@@ -270,10 +268,7 @@ END_TEST
 static void make_twins(void)
 {
 	char shell[512];
-	cluster_create(&twins, "3");
-	cluster_ask(&twins, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(&twins, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&twins, 3, 1);
+	cluster_with_rows(&twins, "3", "id int");
 	cluster_do(&twins, "kill 2");
 	cluster_do(&twins, "stop 1");
 	snprintf(shell, sizeof shell, "cd %s && rm -rf node2 && cp -a node1 node2 && rm -f node2.upstream.conf", twins.dir);

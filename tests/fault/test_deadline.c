@@ -53,13 +53,10 @@ static void servers(void)
 {
 	if (c.keeper)
 		return;
-	cluster_create(&c, "2");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
+	cluster_with_rows(&c, "2", "id bigint");
 	make_certificate();
 	switch_tls_on(1);
 	switch_tls_on(2);
-	cluster_catch_up(&c, 2, 1);
 }
 
 static void no_relay(void)

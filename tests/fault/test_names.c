@@ -22,10 +22,7 @@ static void servers(void)
 	zone_start();
 	if (c.keeper)
 		return;
-	cluster_create(&c, "2");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
+	cluster_with_rows(&c, "2", "id bigint");
 	net_lead(ADDRESS_1, PORT, cluster_port(&c, 1));
 	net_lead(ADDRESS_2, PORT, cluster_port(&c, 2));
 }

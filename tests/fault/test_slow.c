@@ -21,23 +21,12 @@ static void servers(void)
 {
 	if (c.keeper)
 		return;
-	cluster_create(&c, "3 --set max_connections=30");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
+	cluster_with_rows(&c, "3 --set max_connections=30", "id bigint");
 	cluster_ask(&c, 1,
 	            "CREATE FUNCTION burn(seconds float) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint := 0; "
 	            "until timestamptz := clock_timestamp() + make_interval(secs => seconds); BEGIN "
 	            "WHILE clock_timestamp() < until LOOP n := n + 1; END LOOP; RETURN n; END $$");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-}
-
-static dbha *open_all(const char *options)
-{
-	dbha *h = open_handle(cluster_url(&c, NULL, options));
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	return h;
+	cluster_all_catch_up(&c);
 }
 
 /* What `dbha status` prints of the cluster. */
@@ -86,8 +75,8 @@ static void expect_no_failover(dbha *h)
 
 START_TEST(a_primary_at_full_load_with_slow_queries_is_not_left)
 {
-	dbha *h = open_all(NULL);
-	dbha *nervous = open_all("probe_profile=aggressive");
+	dbha *h = open_all(&c, NULL);
+	dbha *nervous = open_all(&c, "probe_profile=aggressive");
 	static struct statement slow[8];
 	for (int round = 0; round < 2; round++) {
 		for (int i = 0; i < 8; i++)
@@ -144,7 +133,7 @@ END_TEST
 
 START_TEST(a_full_primary_is_not_left_and_what_is_open_goes_on)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
 	fill(1);
@@ -188,7 +177,7 @@ static void set_in_file(int node, const char *line)
 
 START_TEST(a_standby_that_does_not_accept_connections_yet_is_passed_over)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	cluster_do(&c, "stop 3");
 	set_in_file(3, "hot_standby = off");
 	cluster_do(&c, "start 3");
@@ -222,7 +211,7 @@ static void set_hba(int node, const char *line)
 
 START_TEST(a_standby_that_refuses_us_is_passed_over)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	set_hba(2, "host all app 127.0.0.1/32 reject");
 	expect_state(2, DBHA_STATE_REFUSED, "28000", cluster_url(&c, "1 2 3", NULL));
 	for (int i = 0; i < 20; i++)
@@ -258,7 +247,7 @@ END_TEST
 
 START_TEST(a_primary_that_refuses_new_connections_is_not_left)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
 	set_hba(1, "host all app 127.0.0.1/32 reject");

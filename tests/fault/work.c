@@ -154,6 +154,13 @@ void load_expect_reads(struct load *load, long more)
 	WAIT_FOR(atomic_load(&load->reads) >= from + more, PATIENCE_MS);
 }
 
+void load_expect_no_errors(const struct load *load, long unknown)
+{
+	ck_assert_msg(atomic_load(&load->read_errors) + atomic_load(&load->write_errors) == 0, "%s",
+	              load->first_error.message);
+	ck_assert_int_le(atomic_load(&load->unknown), unknown);
+}
+
 long load_missing(const struct load *load, const struct cluster *c, int node)
 {
 	PGconn *pg = cluster_admin(c, node);
@@ -227,6 +234,14 @@ int64_t promote(const struct cluster *c, int node)
 	ck_assert_int_eq(watch.accepted_us, 0);
 	cluster_do(c, "promote %d", node);
 	return watch_join(&watch);
+}
+
+void back_to_node_1(const struct cluster *c, int primary)
+{
+	cluster_do(c, "rejoin 1 %d", primary);
+	promote(c, 1);
+	cluster_do(c, "rejoin 2 1");
+	cluster_do(c, "rejoin 3 1");
 }
 
 /* ---- figures ----------------------------------------------------------------------------------------------------- */

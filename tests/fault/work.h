@@ -55,12 +55,18 @@ void load_mark(struct load *load);
 void load_expect_writes(struct load *load, long more);
 void load_expect_reads(struct load *load, long more);
 
+/* Once it has stopped: nothing has failed, and of no more writes than this it is unknown what became of them. */
+void load_expect_no_errors(const struct load *load, long unknown);
+
 /* Acknowledged rows that the node does not have, and rows it has twice. */
 long load_missing(const struct load *load, const struct cluster *c, int node);
 long load_duplicates(const struct cluster *c, int node);
 
 /* Asks for a promotion and waits until the node accepts writes; when that was. */
 int64_t promote(const struct cluster *c, int node);
+
+/* Of three nodes, node 1 is the primary again, and both others are its standbys. */
+void back_to_node_1(const struct cluster *c, int primary);
 
 /* Median and worst of some times, printed as one line "name: median M ms, worst W ms of N". */
 struct figures {
