@@ -14,6 +14,7 @@ struct statement {
 	pthread_t thread;
 	dbha *h;
 	dbha_request rq;
+	PGconn *pg; /* instead of the handle: PQexec on it, and DBHA_ERR_LOST for a failure */
 	atomic_bool done;
 	int code;
 	int64_t began_us, ended_us;
@@ -21,6 +22,8 @@ struct statement {
 };
 
 void statement_start(struct statement *s, dbha *h, dbha_intent intent, int timeout_ms, const char *sql);
+void statement_start_request(struct statement *s, dbha *h, const dbha_request *rq);
+void statement_start_on(struct statement *s, PGconn *pg, const char *sql);
 void statement_join(struct statement *s);
 
 /* Until a statement with this text (a pattern of LIKE) runs on the node. */
