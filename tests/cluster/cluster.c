@@ -332,6 +332,14 @@ dbha *open_all(const struct cluster *c, const char *options)
 	return h;
 }
 
+dbha *open_hosts(const struct cluster *c, const char *hosts, const char *options)
+{
+	char url[1024];
+	snprintf(url, sizeof url, "postgresql://app:%s@%s/app%s%s", cluster_password(c), hosts, options ? "?" : "",
+	         options ? options : "");
+	return open_handle(url);
+}
+
 void close_handle(dbha *h, int drain_ms)
 {
 	for (int i = 0; i < HANDLES_MAX; i++)

@@ -84,6 +84,9 @@ void cluster_all_catch_up(const struct cluster *c); /* with node 1 */
 /* Opens a handle that handles_close() closes. Must succeed. */
 dbha *open_handle(const char *url);
 dbha *open_all(const struct cluster *c, const char *options); /* of all nodes; returns when it has found them all up */
+
+/* The same for hosts of one's own choice, as role app of the cluster. */
+dbha *open_hosts(const struct cluster *c, const char *hosts, const char *options);
 void close_handle(dbha *h, int drain_ms);
 void handles_close(void);
 

@@ -27,14 +27,6 @@ static void servers(void)
 	net_lead(ADDRESS_2, PORT, cluster_port(&c, 2));
 }
 
-static dbha *open_hosts(const char *hosts, const char *options)
-{
-	char url[512];
-	snprintf(url, sizeof url, "postgresql://app:%s@%s/app%s%s", cluster_password(&c), hosts, options ? "?" : "",
-	         options ? options : "");
-	return open_handle(url);
-}
-
 /* ---- slow ---------------------------------------------------------------------------------------------------------- */
 
 START_TEST(a_name_server_that_takes_ten_seconds_holds_up_no_call_and_no_other_node)
@@ -45,8 +37,8 @@ START_TEST(a_name_server_that_takes_ten_seconds_holds_up_no_call_and_no_other_no
 	zone_delay(10000);
 	snprintf(hosts, sizeof hosts, "db.test:%d,127.0.0.1:%d", PORT, cluster_port(&c, 1));
 	int64_t opened = now_ms();
-	dbha *alone = open_hosts("db.test:7000", NULL);
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *alone = open_hosts(&c, "db.test:7000", NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	ck_assert_int_lt(now_ms() - opened, 500);
 	/* The node that is given by its address is used once the other has failed its first probe. */
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
@@ -66,7 +58,7 @@ START_TEST(a_name_server_that_takes_ten_seconds_holds_up_no_call_and_no_other_no
 	printf("# beyond the deadline, name server asked for 10 s: worst %.1f ms of 5\n", (double)worst / 1000);
 	ck_assert_int_le(worst / 1000, SLACK_MS);
 	/* A handle can go while its lookups hang. */
-	dbha *brief = open_hosts("db.test:7000", NULL);
+	dbha *brief = open_hosts(&c, "db.test:7000", NULL);
 	ASSERT_CODE(run(brief, DBHA_READ, 100, "SELECT 1", &err), NO_NODE, err);
 	int64_t began = now_ms();
 	close_handle(brief, 0);
@@ -86,7 +78,7 @@ START_TEST(a_name_that_does_not_exist_is_told_and_used_once_it_does)
 	char hosts[128];
 	dbha_error err;
 	snprintf(hosts, sizeof hosts, "new.test:%d,127.0.0.1:%d", PORT, cluster_port(&c, 1));
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	int64_t began = now_ms();
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (2)");
 	ck_assert_int_lt(now_ms() - began, 500); /* an answer, and no silence: nothing to wait for */
@@ -111,7 +103,7 @@ START_TEST(a_name_that_moves_at_a_failover_takes_the_writes_with_it)
 {
 	static struct statement write;
 	zone_set("primary.test", ADDRESS_1);
-	dbha *h = open_hosts("primary.test:7000", NULL);
+	dbha *h = open_hosts(&c, "primary.test:7000", NULL);
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (3)");
 	cluster_catch_up(&c, 2, 1);
 	black_hole(cluster_port(&c, 1));
