@@ -22,12 +22,6 @@ static int index_of(const struct fence *fence, uint64_t system_identifier)
 	return -1;
 }
 
-const struct fence_entry *dbha__fence_find(const struct fence *fence, uint64_t system_identifier)
-{
-	int i = index_of(fence, system_identifier);
-	return i >= 0 ? &fence->entries[i] : NULL;
-}
-
 void dbha__fence_note(struct fence *fence, uint64_t system_identifier, uint32_t timeline)
 {
 	int i = index_of(fence, system_identifier);
@@ -41,7 +35,8 @@ void dbha__fence_note(struct fence *fence, uint64_t system_identifier, uint32_t 
 		fence->entries[i].timeline = timeline;
 }
 
-void dbha__fence_merge(struct fence *fence, const struct fence *from)
+/* Notes everything that `from` has. */
+static void merge(struct fence *fence, const struct fence *from)
 {
 	for (int i = 0; i < from->n; i++)
 		dbha__fence_note(fence, from->entries[i].system_identifier, from->entries[i].timeline);
@@ -82,7 +77,7 @@ bool dbha__fence_next(const struct fence *stored, const struct fence *known, uin
 		dbha__fence_accept(next, ours);
 	if (ours == 0 || next->entries[0].system_identifier != ours)
 		return false;
-	dbha__fence_merge(next, known);
+	merge(next, known);
 	return !is_equal(next, stored);
 }
 

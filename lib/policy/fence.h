@@ -43,14 +43,8 @@ enum fence_text {
 /* The accepted cluster; NULL: there is none yet. */
 const struct fence_entry *dbha__fence_first(const struct fence *fence);
 
-/* The entry of a cluster; NULL: it is not there. */
-const struct fence_entry *dbha__fence_find(const struct fence *fence, uint64_t system_identifier);
-
 /* A timeline of a cluster has been seen: raises its entry, which never goes down, or adds one behind the others. */
 void dbha__fence_note(struct fence *fence, uint64_t system_identifier, uint32_t timeline);
-
-/* Notes everything that `from` has. */
-void dbha__fence_merge(struct fence *fence, const struct fence *from);
 
 /* Puts a cluster first; what was seen of it before still counts. */
 void dbha__fence_accept(struct fence *fence, uint64_t system_identifier);

@@ -271,6 +271,40 @@ void cluster_catch_up(const struct cluster *c, int node, int primary)
 	WAIT_FOR(*cluster_ask(c, node, "SELECT pg_last_wal_replay_lsn() >= '%s'", lsn) == 't', PATIENCE_MS);
 }
 
+void cluster_all_catch_up(const struct cluster *c)
+{
+	for (int node = 2; node <= c->nodes; node++)
+		cluster_catch_up(c, node, 1);
+}
+
+void cluster_with_rows(struct cluster *c, const char *arguments, const char *columns)
+{
+	if (c->keeper)
+		return;
+	cluster_create(c, arguments);
+	cluster_ask(c, 1, "CREATE TABLE rows (%s)", columns);
+	cluster_ask(c, 1, "GRANT ALL ON rows TO app");
+	cluster_all_catch_up(c);
+}
+
+void cluster_intact_with_rows(struct cluster *c, const char *arguments, const char *columns)
+{
+	if (!c->intact)
+		cluster_destroy(c);
+	c->intact = false;
+	cluster_with_rows(c, arguments, columns);
+}
+
+void cluster_as_before(struct cluster *c, dbha *h)
+{
+	dbha_error err;
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	handles_close();
+	cluster_ask(c, 1, "TRUNCATE rows");
+	cluster_all_catch_up(c);
+	c->intact = true;
+}
+
 /* ---- the library --------------------------------------------------------------------------------------------- */
 
 static dbha *handles[HANDLES_MAX];
@@ -288,6 +322,22 @@ dbha *open_handle(const char *url)
 	}
 	ck_abort_msg("too many handles in one test");
 	return NULL;
+}
+
+dbha *open_all(const struct cluster *c, const char *options)
+{
+	dbha *h = open_handle(cluster_url(c, NULL, options));
+	dbha_error err;
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	return h;
+}
+
+dbha *open_hosts(const struct cluster *c, const char *hosts, const char *options)
+{
+	char url[1024];
+	snprintf(url, sizeof url, "postgresql://app:%s@%s/app%s%s", cluster_password(c), hosts, options ? "?" : "",
+	         options ? options : "");
+	return open_handle(url);
 }
 
 void close_handle(dbha *h, int drain_ms)

@@ -37,6 +37,7 @@ struct cluster {
 	int ports[10]; /* by node, from 1 on */
 	pid_t keeper;
 	int keeper_fd; /* closed: the keeper destroys the cluster */
+	bool intact;   /* as it was made, so the test says that has just ended: the next one may have it */
 };
 
 /*
@@ -48,6 +49,15 @@ struct cluster {
 /* "create" with these arguments, separated by blanks: "3", "2 --set max_connections=20". */
 void cluster_create(struct cluster *c, const char *arguments);
 void cluster_destroy(struct cluster *c);
+
+/* A cluster with a table "rows" of these columns, which role app may use, on all nodes. One that is there already is kept. */
+void cluster_with_rows(struct cluster *c, const char *arguments, const char *columns);
+
+/* The same; one that was not left intact is replaced. Before a test: from now on it is not. */
+void cluster_intact_with_rows(struct cluster *c, const char *arguments, const char *columns);
+
+/* The last words of a test that has mended what it broke, and whose primary is node 1: empties "rows", says `intact`. */
+void cluster_as_before(struct cluster *c, dbha *h);
 
 /* A command of the harness that must succeed: cluster_do(&c, "rejoin %d %d", 1, 2). */
 void cluster_do(const struct cluster *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -67,11 +77,16 @@ long cluster_count(const struct cluster *c, int node, const char *format, ...) _
 
 /* Until a node has replayed everything that another has written. */
 void cluster_catch_up(const struct cluster *c, int node, int primary);
+void cluster_all_catch_up(const struct cluster *c); /* with node 1 */
 
 /* ---- the library -------------------------------------------------------------------------------------------- */
 
 /* Opens a handle that handles_close() closes. Must succeed. */
 dbha *open_handle(const char *url);
+dbha *open_all(const struct cluster *c, const char *options); /* of all nodes; returns when it has found them all up */
+
+/* The same for hosts of one's own choice, as role app of the cluster. */
+dbha *open_hosts(const struct cluster *c, const char *hosts, const char *options);
 void close_handle(dbha *h, int drain_ms);
 void handles_close(void);
 

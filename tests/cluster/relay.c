@@ -41,7 +41,7 @@ static void take_connection(struct relay *relay)
 	if (client < 0)
 		return;
 	atomic_fetch_add(&relay->accepted, 1);
-	int server = connect_to(relay->server_port);
+	int server = connect_to(atomic_load(&relay->server_port));
 	if (server < 0) {
 		close_with_reset(client);
 		return;
@@ -53,6 +53,9 @@ static void take_connection(struct relay *relay)
 	pair->client = client;
 	pair->server = server;
 	pair->n_held = 0;
+	pair->server_spoke = false;
+	pair->bytes_left = atomic_load(&relay->mute_after);
+	pair->answers_left = atomic_load(&relay->mute_after_answers);
 	atomic_store(&relay->open, relay->n_pairs);
 	if (relay->n_pairs > atomic_load(&relay->most_open))
 		atomic_store(&relay->most_open, relay->n_pairs);
@@ -64,22 +67,44 @@ static bool send_all(int fd, const char *data, int n)
 	return send(fd, data, (size_t)n, MSG_NOSIGNAL) == n;
 }
 
+static bool is_mute(const struct relay_pair *pair)
+{
+	return pair->bytes_left == 0 || pair->answers_left == 0;
+}
+
+static bool hear_client(struct relay_pair *pair)
+{
+	char data[16384];
+	ssize_t n = recv(pair->client, data, sizeof data, 0);
+	if (pair->server_spoke && pair->answers_left > 0)
+		pair->answers_left--;
+	pair->server_spoke = false;
+	return n > 0 && send_all(pair->server, data, (int)n);
+}
+
+static bool hear_server(struct relay_pair *pair, int64_t due_ms)
+{
+	size_t room = sizeof pair->held;
+	if (pair->bytes_left >= 0 && (size_t)pair->bytes_left < room)
+		room = (size_t)pair->bytes_left;
+	ssize_t n = recv(pair->server, pair->held, room, 0);
+	if (n <= 0)
+		return false;
+	if (pair->bytes_left > 0)
+		pair->bytes_left -= n;
+	pair->server_spoke = true;
+	pair->n_held = (int)n;
+	pair->due_ms = due_ms;
+	return true;
+}
+
 /* False: one of the two has gone. */
 static bool forward(struct relay *relay, struct relay_pair *pair, const struct pollfd items[2], int64_t now)
 {
-	char data[16384];
-	if (items[0].revents) {
-		ssize_t n = recv(pair->client, data, sizeof data, 0);
-		if (n <= 0 || !send_all(pair->server, data, (int)n))
-			return false;
-	}
-	if (items[1].revents && !pair->n_held) {
-		ssize_t n = recv(pair->server, pair->held, sizeof pair->held, 0);
-		if (n <= 0)
-			return false;
-		pair->n_held = (int)n;
-		pair->due_ms = now + atomic_load(&relay->delay_ms);
-	}
+	if (items[0].revents && !hear_client(pair))
+		return false;
+	if (items[1].revents && !hear_server(pair, now + atomic_load(&relay->delay_ms)))
+		return false;
 	if (pair->n_held && now >= pair->due_ms) {
 		if (!send_all(pair->client, pair->held, pair->n_held))
 			return false;
@@ -113,7 +138,8 @@ static void *serve(void *arg)
 		for (int i = 0; i < relay->n_pairs; i++) {
 			struct relay_pair *pair = &relay->pairs[i];
 			items[1 + 2 * i] = (struct pollfd){.fd = pair->client, .events = POLLIN};
-			items[2 + 2 * i] = (struct pollfd){.fd = pair->n_held ? -1 : pair->server, .events = POLLIN};
+			bool deaf = pair->n_held || is_mute(pair);
+			items[2 + 2 * i] = (struct pollfd){.fd = deaf ? -1 : pair->server, .events = POLLIN};
 			if (pair->n_held && pair->due_ms < next)
 				next = pair->due_ms;
 		}
@@ -128,7 +154,8 @@ void relay_start(struct relay *relay, int server_port)
 	struct sockaddr_in address = local(0);
 	socklen_t size = sizeof address;
 	memset(relay, 0, sizeof *relay);
-	relay->server_port = server_port;
+	atomic_store(&relay->server_port, server_port);
+	relay_mute_after(relay, -1);
 	relay->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	ck_assert_int_eq(bind(relay->listener, (struct sockaddr *)&address, size), 0);
 	ck_assert_int_eq(listen(relay->listener, 128), 0);
@@ -151,4 +178,16 @@ void relay_stop(struct relay *relay)
 	}
 	close(relay->listener);
 	relay->running = false;
+}
+
+void relay_mute_after(struct relay *relay, long bytes)
+{
+	atomic_store(&relay->mute_after, bytes);
+	atomic_store(&relay->mute_after_answers, -1);
+}
+
+void relay_mute_after_answers(struct relay *relay, int answers)
+{
+	atomic_store(&relay->mute_after, -1);
+	atomic_store(&relay->mute_after_answers, answers);
 }

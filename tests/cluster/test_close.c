@@ -17,12 +17,7 @@ static struct cluster c;
 
 static void servers(void)
 {
-	if (c.keeper)
-		return;
-	cluster_create(&c, "2");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
+	cluster_with_rows(&c, "2", "id int");
 }
 
 static dbha *open_both(const char *options)

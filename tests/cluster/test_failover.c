@@ -2,152 +2,23 @@
  * test_failover: primaries and standbys that die, stop, freeze, restart and come back, under an application that goes on.
  * A test that has broken the cluster for good leaves it to nobody; the next one gets a new one. What was written where, the servers themselves are asked.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "cluster.h"
+#include "relay.h"
+#include "work.h"
 
 /* Fast enough that a frozen server is noticed within the patience of a test. */
 #define QUICK_PROBES "probe_interval=200ms&probe_timeout=200ms&probe_failures=2"
 
 static struct cluster c;
-static bool intact; /* the cluster is as it was made: the next test may have it */
 
 static void servers(void)
 {
-	bool reuse = c.keeper && intact;
-	intact = false;
-	if (reuse)
-		return;
-	cluster_destroy(&c);
-	cluster_create(&c, "3");
 	/* A row carries the start time of the server that took it: what a returned old primary took after its return shows. */
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint, started timestamptz DEFAULT pg_postmaster_start_time())");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-}
-
-/* The last words of a test that has mended what it broke. */
-static void all_as_before(dbha *h)
-{
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	cluster_ask(&c, 1, "TRUNCATE rows");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-	intact = true;
-}
-
-/* ---- an application -------------------------------------------------------------------------------------------- */
-
-#define ACKED_MAX 200000
-
-struct application {
-	dbha *h;
-	pthread_t writer, reader;
-	atomic_long acked, reads, unknown, write_errors, read_errors;
-	dbha_error first_error;
-	bool *acknowledged; /* by id; written by the writer */
-	long ids;
-};
-
-static void *write_rows(void *arg)
-{
-	struct application *app = arg;
-	while (!atomic_load(&threads_stop) && app->ids < ACKED_MAX) {
-		char id[24];
-		const char *values[] = {id};
-		PGresult *result;
-		dbha_error err;
-		snprintf(id, sizeof id, "%ld", app->ids);
-		dbha_request rq = DBHA_REQUEST(.sql = "INSERT INTO rows (id) VALUES ($1)", .intent = DBHA_WRITE, .n_params = 1,
-		                               .values = values, .timeout_ms = 20000);
-		int code = dbha_exec(app->h, &rq, &result, &err);
-		PQclear(result);
-		app->acknowledged[app->ids++] = code == DBHA_OK;
-		if (code == DBHA_OK)
-			atomic_fetch_add(&app->acked, 1);
-		else if (err.outcome_unknown)
-			atomic_fetch_add(&app->unknown, 1);
-		else if (atomic_fetch_add(&app->write_errors, 1) == 0)
-			app->first_error = err;
-	}
-	return NULL;
-}
-
-static void *read_rows(void *arg)
-{
-	struct application *app = arg;
-	while (!atomic_load(&threads_stop)) {
-		dbha_error err;
-		if (run(app->h, DBHA_READ, 5000, "SELECT count(*) FROM (SELECT FROM rows LIMIT 10) AS head", &err) == DBHA_OK)
-			atomic_fetch_add(&app->reads, 1);
-		else if (atomic_fetch_add(&app->read_errors, 1) == 0)
-			app->first_error = err;
-	}
-	return NULL;
-}
-
-static struct application *start_application(dbha *h)
-{
-	struct application *app = calloc(1, sizeof *app);
-	app->acknowledged = calloc(ACKED_MAX, sizeof *app->acknowledged);
-	app->h = h;
-	app->writer = start_thread(write_rows, app);
-	app->reader = start_thread(read_rows, app);
-	return app;
-}
-
-static void stop_application(struct application *app)
-{
-	atomic_store(&threads_stop, true);
-	join_thread(app->writer);
-	join_thread(app->reader);
-	atomic_store(&threads_stop, false);
-}
-
-static bool goes_on(struct application *app, long more)
-{
-	static long from;
-	if (more == 0)
-		from = atomic_load(&app->acked);
-	return atomic_load(&app->acked) >= from + more;
-}
-
-/* Writes go on, now: this many more are acknowledged. */
-static void expect_writes(struct application *app, long more)
-{
-	goes_on(app, 0);
-	WAIT_FOR(goes_on(app, more), PATIENCE_MS);
-}
-
-/* How many acknowledged rows the node does not have; on success, frees the application. */
-static long missing(struct application *app, int node)
-{
-	PGconn *pg = cluster_admin(&c, node);
-	PGresult *result = PQexec(pg, "SELECT DISTINCT id FROM rows WHERE id >= 0");
-	long gone = 0;
-	for (int i = 0; i < PQntuples(result); i++)
-		app->acknowledged[atol(PQgetvalue(result, i, 0))] = false;
-	for (long id = 0; id < app->ids; id++)
-		gone += app->acknowledged[id];
-	PQclear(result);
-	PQfinish(pg);
-	free(app->acknowledged);
-	free(app);
-	return gone;
-}
-
-static long duplicates(int node)
-{
-	return cluster_count(&c, node, "SELECT count(*) - count(DISTINCT id) FROM rows WHERE id >= 0");
+	cluster_intact_with_rows(&c, "3", "id bigint, started timestamptz DEFAULT pg_postmaster_start_time()");
 }
 
 /* Rows that a server took since it was last started. */
@@ -156,78 +27,19 @@ static long rows_since_start(int node)
 	return cluster_count(&c, node, "SELECT count(*) FROM rows WHERE started = pg_postmaster_start_time()");
 }
 
-static void promote(int node)
-{
-	cluster_do(&c, "promote %d", node);
-	WAIT_FOR(*cluster_ask(&c, node, "SELECT pg_is_in_recovery()") == 'f', PATIENCE_MS);
-}
-
-/* One statement in a thread of its own. */
-struct background {
-	pthread_t thread;
-	dbha *h;
-	dbha_request rq;
-	PGconn *pg; /* instead of a request: PQexec on it */
-	atomic_bool done;
-	int code;
-	int64_t ended_ms;
-	dbha_error err;
-};
-
-static void *run_background(void *arg)
-{
-	struct background *b = arg;
-	PGresult *result;
-	if (b->pg) {
-		result = PQexec(b->pg, b->rq.sql);
-		b->code = PQresultStatus(result) == PGRES_TUPLES_OK ? DBHA_OK : DBHA_ERR_LOST;
-	} else {
-		b->code = dbha_exec(b->h, &b->rq, &result, &b->err);
-	}
-	PQclear(result);
-	b->ended_ms = now_ms();
-	atomic_store(&b->done, true);
-	return NULL;
-}
-
-static void in_background(struct background *b, dbha *h, dbha_intent intent, const char *sql)
-{
-	memset(b, 0, sizeof *b);
-	b->h = h;
-	b->rq = DBHA_REQUEST(.sql = sql, .intent = intent, .timeout_ms = 10000);
-	b->thread = start_thread(run_background, b);
-}
-
-static void expect_running(int node, const char *text)
-{
-	WAIT_FOR(cluster_count(&c, node,
-	                       "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%s' AND "
-	                       "pid <> pg_backend_pid()",
-	                       text) > 0,
-	         PATIENCE_MS);
-}
-
-static dbha *open_all(const char *options)
-{
-	dbha *h = open_handle(cluster_url(&c, NULL, options));
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	return h;
-}
-
 /* ---- the primary goes ------------------------------------------------------------------------------------------ */
 
 START_TEST(after_a_kill_and_a_promotion_the_old_primary_is_never_written_again)
 {
-	dbha *h = open_all(NULL);
-	struct application *app = start_application(h);
-	expect_writes(app, 200);
+	dbha *h = open_all(&c, NULL);
+	struct load *load = load_start(h, false);
+	load_expect_writes(load, 200);
 	cluster_do(&c, "kill 1");
-	promote(2);
-	expect_writes(app, 200);
+	promote(&c, 2);
+	load_expect_writes(load, 200);
 	cluster_do(&c, "start 1");
 	WAIT_FOR(node_status(h, 0).state == DBHA_STATE_FENCED, PATIENCE_MS);
-	expect_writes(app, 500);
+	load_expect_writes(load, 500);
 	dbha_node_status old = node_status(h, 0);
 	ASSERT_HAS(old.why, "timeline 1");
 	ASSERT_HAS(old.why, "timeline 2");
@@ -241,39 +53,36 @@ START_TEST(after_a_kill_and_a_promotion_the_old_primary_is_never_written_again)
 		lease_fetch(lease, "INSERT INTO rows (id) VALUES (-9)");
 		dbha_release(lease);
 	}
-	stop_application(app);
+	load_stop(load);
 	ck_assert_int_eq(rows_since_start(1), 0);
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id < 0"), 0);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id < 0"), 6);
-	ck_assert_int_eq(atomic_load(&app->read_errors), 0);
-	ck_assert_msg(atomic_load(&app->write_errors) == 0, "%s", app->first_error.message);
-	ck_assert_int_le(atomic_load(&app->unknown), 1); /* the one under way when the primary died */
-	ck_assert_int_eq(duplicates(2), 0);
+	load_expect_no_errors(load, 1); /* at most the one under way when the primary died */
+	ck_assert_int_eq(load_duplicates(&c, 2), 0);
 	ck_assert_int_eq(counters(h, -1).primary_changes, 2);
-	missing(app, 2); /* some may be: replication is asynchronous */
+	load_free(load); /* some rows may be missing: replication is asynchronous */
 }
 END_TEST
 
 START_TEST(an_orderly_stop_and_a_promotion_lose_nothing_and_cost_no_error)
 {
-	dbha *h = open_all(NULL);
-	struct application *app = start_application(h);
-	expect_writes(app, 200);
+	dbha *h = open_all(&c, NULL);
+	struct load *load = load_start(h, false);
+	load_expect_writes(load, 200);
 	cluster_do(&c, "stop 1 fast");
-	promote(3);
-	expect_writes(app, 200);
-	stop_application(app);
-	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) == 0, "%s",
-	              app->first_error.message);
-	ck_assert_int_le(atomic_load(&app->unknown), 1);
-	ck_assert_int_eq(duplicates(3), 0);
-	ck_assert_int_eq(missing(app, 3), 0);
+	promote(&c, 3);
+	load_expect_writes(load, 200);
+	load_stop(load);
+	load_expect_no_errors(load, 1);
+	ck_assert_int_eq(load_duplicates(&c, 3), 0);
+	ck_assert_int_eq(load_missing(load, &c, 3), 0);
+	load_free(load);
 }
 END_TEST
 
 START_TEST(a_restart_of_the_primary_costs_no_error_and_starts_a_new_generation)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_conn *leases[5];
 	for (int i = 0; i < 5; i++)
 		leases[i] = dbha_acquire(h, DBHA_WRITE, 0, NULL);
@@ -289,13 +98,13 @@ START_TEST(a_restart_of_the_primary_costs_no_error_and_starts_a_new_generation)
 	ck_assert_uint_gt(node_status(h, 0).generation, before);
 	ck_assert(event_within(h, DBHA_EVENT_RESTARTED, 1000, NULL));
 	ck_assert_int_eq(counters(h, -1).primary_changes, 2);
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(backends_that_were_terminated_while_idle_cost_no_error)
 {
-	dbha *h = open_all("pool_min_size=3&application_name=victim");
+	dbha *h = open_all(&c, "pool_min_size=3&application_name=victim");
 	for (int i = 0; i < 5; i++) {
 		WAIT_FOR(node_status(h, 0).pool_idle >= 2, PATIENCE_MS);
 		cluster_ask(&c, 1,
@@ -303,38 +112,36 @@ START_TEST(backends_that_were_terminated_while_idle_cost_no_error)
 		fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (%d)", i);
 	}
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 5);
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_statement_in_flight_when_its_primary_dies_is_unknown_and_not_repeated)
 {
-	dbha *h = open_all(NULL);
-	static struct background plain, repeatable;
-	in_background(&plain, h, DBHA_WRITE, "INSERT INTO rows (id) SELECT 1 FROM pg_sleep(4)");
-	in_background(&repeatable, h, DBHA_WRITE,
-	              "/* may be repeated */ INSERT INTO rows (id) SELECT 2 FROM pg_sleep(0.9)");
-	join_thread(repeatable.thread);
+	dbha *h = open_all(&c, NULL);
+	static struct statement plain, repeatable;
+	statement_start(&plain, h, DBHA_WRITE, 10000, "INSERT INTO rows (id) SELECT 1 FROM pg_sleep(4)");
+	statement_start(&repeatable, h, DBHA_WRITE, 10000,
+	                "/* may be repeated */ INSERT INTO rows (id) SELECT 2 FROM pg_sleep(0.9)");
+	statement_join(&repeatable);
 	ASSERT_OK(repeatable.code, repeatable.err);
-	memset(&repeatable, 0, sizeof repeatable);
-	repeatable.h = h;
-	repeatable.rq = DBHA_REQUEST(.sql = "INSERT INTO rows (id) SELECT 3 FROM pg_sleep(0.9)", .intent = DBHA_WRITE,
-	                             .timeout_ms = 20000, .flags = DBHA_IDEMPOTENT);
-	repeatable.thread = start_thread(run_background, &repeatable);
-	expect_running(1, "INSERT INTO rows (id) SELECT 1%%");
-	expect_running(1, "INSERT INTO rows (id) SELECT 3%%");
-	int64_t killed = now_ms();
+	statement_start_request(&repeatable, h,
+	                        &DBHA_REQUEST(.sql = "INSERT INTO rows (id) SELECT 3 FROM pg_sleep(0.9)",
+	                                      .intent = DBHA_WRITE, .timeout_ms = 20000, .flags = DBHA_IDEMPOTENT));
+	expect_running(&c, 1, "INSERT INTO rows (id) SELECT 1%%");
+	expect_running(&c, 1, "INSERT INTO rows (id) SELECT 3%%");
+	int64_t killed = now_us();
 	cluster_do(&c, "kill 1");
-	join_thread(plain.thread);
+	statement_join(&plain);
 	ASSERT_CODE(plain.code, UNKNOWN, plain.err);
 	ck_assert_str_eq(plain.err.sqlstate, "08007");
 	ck_assert(plain.err.outcome_unknown);
 	ck_assert(!plain.err.retry_safe);
 	ck_assert_int_eq(plain.err.attempts, 1);
-	ck_assert_int_lt(plain.ended_ms - killed, 2000);
+	ck_assert_int_lt((plain.ended_us - killed) / 1000, 2000);
 	ASSERT_HAS(plain.err.message, "unknown");
-	promote(2);
-	join_thread(repeatable.thread);
+	promote(&c, 2);
+	statement_join(&repeatable);
 	ASSERT_OK(repeatable.code, repeatable.err);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 1"), 0);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 3"), 1);
@@ -344,22 +151,22 @@ END_TEST
 
 START_TEST(a_write_waits_for_the_new_primary_and_is_woken)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	cluster_do(&c, "kill 1");
 	WAIT_FOR(cluster_status(h).primary < 0, PATIENCE_MS);
-	static struct background b[3];
+	static struct statement b[3];
 	for (int i = 0; i < 3; i++)
-		in_background(&b[i], h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)");
+		statement_start(&b[i], h, DBHA_WRITE, 10000, "INSERT INTO rows (id) VALUES (1)");
 	dbha_error err;
 	ASSERT_CODE(dbha_wait(h, DBHA_WAIT_PRIMARY, 300, &err), NO_NODE, err);
 	for (int i = 0; i < 3; i++)
 		ck_assert(!atomic_load(&b[i].done));
-	promote(2);
-	int64_t promoted = now_ms();
+	promote(&c, 2);
+	int64_t promoted = now_us();
 	for (int i = 0; i < 3; i++) {
-		join_thread(b[i].thread);
+		statement_join(&b[i]);
 		ASSERT_OK(b[i].code, b[i].err);
-		ck_assert_int_le(b[i].ended_ms - promoted, 4 * SLACK_MS);
+		ck_assert_int_le((b[i].ended_us - promoted) / 1000, 4 * SLACK_MS);
 	}
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 3);
 }
@@ -367,7 +174,7 @@ END_TEST
 
 START_TEST(without_a_primary_a_write_ends_with_its_deadline_and_reads_go_on)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	int64_t best = INT64_MAX;
 	cluster_do(&c, "kill 1");
@@ -391,29 +198,27 @@ START_TEST(without_a_primary_a_write_ends_with_its_deadline_and_reads_go_on)
 	ck_assert_int_ge(best, 299);
 	ck_assert_int_le(best, 300 + SLACK_MS);
 	cluster_do(&c, "start 1");
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_frozen_primary_is_fenced_at_the_promotion_and_its_leases_are_cut)
 {
-	dbha *h = open_all(QUICK_PROBES);
-	static struct background b, write;
+	dbha *h = open_all(&c, QUICK_PROBES);
+	static struct statement b, write;
 	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
-	memset(&b, 0, sizeof b);
-	b.pg = dbha_conn_pq(lease);
-	b.rq.sql = "SELECT pg_sleep(3600)";
-	b.thread = start_thread(run_background, &b);
-	expect_running(1, "SELECT pg_sleep(3600)");
+	statement_start_on(&b, dbha_conn_pq(lease), "SELECT pg_sleep(3600)");
+	expect_running(&c, 1, "SELECT pg_sleep(3600)");
 	cluster_do(&c, "pause 1");
-	in_background(&write, h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)"); /* into a server that will not answer */
-	promote(2);
-	int64_t promoted = now_ms();
+	/* Into a server that will not answer. */
+	statement_start(&write, h, DBHA_WRITE, 10000, "INSERT INTO rows (id) VALUES (1)");
+	promote(&c, 2);
+	int64_t promoted = now_us();
 	WAIT_FOR(atomic_load(&b.done) && atomic_load(&write.done), PATIENCE_MS);
-	ck_assert_int_lt(b.ended_ms - promoted, 2000);
+	ck_assert_int_lt((b.ended_us - promoted) / 1000, 2000);
 	ck_assert_int_eq(b.code, DBHA_ERR_LOST);
-	join_thread(b.thread);
-	join_thread(write.thread);
+	statement_join(&b);
+	statement_join(&write);
 	dbha_release(lease);
 	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (2)");
 	ck_assert(event_within(h, DBHA_EVENT_FENCED, 1000, NULL));
@@ -422,7 +227,7 @@ START_TEST(a_frozen_primary_is_fenced_at_the_promotion_and_its_leases_are_cut)
 		fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (%d)", i);
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id > 1"), 0);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id > 1"), 51);
-	ck_assert_int_eq(duplicates(2), 0);
+	ck_assert_int_eq(load_duplicates(&c, 2), 0);
 	/* The write into the frozen server: acknowledged means that it is on the new primary, unknown means not repeated. */
 	long there = cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 1");
 	if (write.code == DBHA_OK) {
@@ -438,12 +243,12 @@ END_TEST
 
 START_TEST(a_standby_promoted_under_its_open_connections_is_written_over_them)
 {
-	dbha *h = open_all("pool_max_size=1");
+	dbha *h = open_all(&c, "pool_max_size=1");
 	cluster_do(&c, "stop 3");
 	int pid = atoi(fetch(h, DBHA_READ, "SELECT pg_backend_pid()"));
 	ck_assert_str_eq(fetch(h, DBHA_READ, "SHOW port"), cluster_ask(&c, 2, "SHOW port"));
 	cluster_do(&c, "kill 1");
-	promote(2);
+	promote(&c, 2);
 	ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
 	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)");
 	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SHOW default_transaction_read_only"), "off");
@@ -458,10 +263,10 @@ END_TEST
 /* Nothing has failed and no probe is due for a minute: only the reply to a read tells. */
 START_TEST(the_next_reply_of_a_promoted_standby_fences_the_old_primary)
 {
-	dbha *h = open_all("probe_interval=1min");
+	dbha *h = open_all(&c, "probe_interval=1min");
 	fetch(h, DBHA_WRITE, "INSERT INTO rows (id) VALUES (1)");
 	fetch(h, DBHA_READ, "SELECT 1");
-	promote(2);
+	promote(&c, 2);
 	ck_assert_int_eq(cluster_status(h).primary, 0); /* an idle connection hears nothing */
 	for (int64_t end = now_ms() + PATIENCE_MS; cluster_status(h).primary != 1 && now_ms() < end; short_pause())
 		fetch(h, DBHA_READ, "SELECT 1");
@@ -474,7 +279,7 @@ END_TEST
 
 START_TEST(an_error_of_an_older_generation_does_not_blacken_its_node)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
 	cluster_do(&c, "restart 1");
 	WAIT_FOR(node_status(h, 0).generation > 1 && node_status(h, 0).state == DBHA_STATE_UP, PATIENCE_MS);
@@ -490,7 +295,7 @@ START_TEST(an_error_of_an_older_generation_does_not_blacken_its_node)
 	ck_assert_int_eq(node_status(h, 0).state, DBHA_STATE_UP);
 	ck_assert_uint_eq(node_status(h, 0).generation, generation);
 	ck_assert(!event_within(h, DBHA_EVENT_NO_PRIMARY, 0, NULL));
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
@@ -498,146 +303,83 @@ END_TEST
 
 START_TEST(standbys_that_die_or_come_back_cost_no_error)
 {
-	dbha *h = open_all(NULL);
-	struct application *app = start_application(h);
-	expect_writes(app, 100);
+	dbha *h = open_all(&c, NULL);
+	struct load *load = load_start(h, false);
+	load_expect_writes(load, 100);
 	cluster_do(&c, "kill 2");
-	expect_writes(app, 100);
+	load_expect_writes(load, 100);
 	cluster_do(&c, "stop 3 immediate");
-	expect_writes(app, 100);
-	long reads = atomic_load(&app->reads);
-	WAIT_FOR(atomic_load(&app->reads) > reads + 50, PATIENCE_MS); /* the primary serves them now */
+	load_expect_writes(load, 100);
+	load_expect_reads(load, 51); /* the primary serves them now */
 	cluster_do(&c, "start 2");
 	cluster_do(&c, "start 3");
 	dbha_error err;
 	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
 	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
-	stop_application(app);
-	ck_assert_msg(atomic_load(&app->write_errors) + atomic_load(&app->read_errors) + atomic_load(&app->unknown) == 0,
-	              "%s", app->first_error.message);
-	ck_assert_int_eq(missing(app, 1), 0);
-	all_as_before(h);
+	load_stop(load);
+	load_expect_no_errors(load, 0);
+	ck_assert_int_eq(load_missing(load, &c, 1), 0);
+	load_free(load);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_read_in_flight_on_a_standby_that_dies_is_run_elsewhere)
 {
-	dbha *h = open_all(NULL);
-	static struct background b;
+	dbha *h = open_all(&c, NULL);
+	static struct statement b;
 	cluster_do(&c, "stop 3");
-	in_background(&b, h, DBHA_READ, "SELECT 'in flight' FROM pg_sleep(1)");
-	expect_running(2, "SELECT ''in flight''%%");
+	statement_start(&b, h, DBHA_READ, 10000, "SELECT 'in flight' FROM pg_sleep(1)");
+	expect_running(&c, 2, "SELECT ''in flight''%%");
 	cluster_do(&c, "kill 2");
-	join_thread(b.thread);
+	statement_join(&b);
 	ASSERT_OK(b.code, b.err);
 	cluster_do(&c, "start 3");
 	cluster_do(&c, "start 2");
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_read_in_flight_on_a_standby_that_freezes_is_run_elsewhere)
 {
-	dbha *h = open_all(QUICK_PROBES);
-	static struct background b;
+	dbha *h = open_all(&c, QUICK_PROBES);
+	static struct statement b;
 	cluster_do(&c, "stop 3");
-	in_background(&b, h, DBHA_READ, "SELECT 'in flight' FROM pg_sleep(1)");
-	int64_t began = now_ms();
-	expect_running(2, "SELECT ''in flight''%%");
+	statement_start(&b, h, DBHA_READ, 10000, "SELECT 'in flight' FROM pg_sleep(1)");
+	int64_t began = now_us();
+	expect_running(&c, 2, "SELECT ''in flight''%%");
 	cluster_do(&c, "pause 2");
-	join_thread(b.thread);
+	statement_join(&b);
 	cluster_do(&c, "resume 2");
 	ASSERT_OK(b.code, b.err);
-	ck_assert_int_lt(b.ended_ms - began, 5000);
+	ck_assert_int_lt((b.ended_us - began) / 1000, 5000);
 	cluster_do(&c, "start 3");
-	all_as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 /* ---- an address that moves ---------------------------------------------------------------------------------------- */
 
-/* A virtual address: new connections lead to relay_target, those that are open stay where they are. */
-static atomic_int relay_target;
-static int relay_listener;
+static struct relay
+    relay; /* a virtual address: new connections lead elsewhere, those that are open stay where they are */
 
-struct relayed {
-	int sides[2];
-};
-
-static int connect_to(int port)
+static void no_relay(void)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
-		return fd;
-	close(fd);
-	return -1;
-}
-
-static void *relay_one(void *arg)
-{
-	struct relayed *relayed = arg;
-	char buffer[16384];
-	for (bool open = true; open;) {
-		struct pollfd items[2] = {{relayed->sides[0], POLLIN, 0}, {relayed->sides[1], POLLIN, 0}};
-		poll(items, 2, -1);
-		for (int i = 0; i < 2 && open; i++) {
-			if (!items[i].revents)
-				continue;
-			ssize_t n = read(relayed->sides[i], buffer, sizeof buffer);
-			open = n > 0 && write(relayed->sides[!i], buffer, (size_t)n) == n;
-		}
-	}
-	close(relayed->sides[0]);
-	close(relayed->sides[1]);
-	free(relayed);
-	return NULL;
-}
-
-static void *relay(void *arg)
-{
-	(void)arg;
-	while (!atomic_load(&threads_stop)) {
-		struct pollfd item = {relay_listener, POLLIN, 0};
-		if (poll(&item, 1, 50) != 1)
-			continue;
-		struct relayed *relayed = malloc(sizeof *relayed);
-		relayed->sides[0] = accept(relay_listener, NULL, NULL);
-		relayed->sides[1] = connect_to(atomic_load(&relay_target));
-		/* Not start_thread: that is for the test's own thread. It ends with its connection. */
-		pthread_t thread;
-		if (pthread_create(&thread, NULL, relay_one, relayed) == 0)
-			pthread_detach(thread);
-	}
-	return NULL;
-}
-
-static int open_relay(void)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET};
-	socklen_t length = sizeof address;
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	relay_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ck_assert_int_eq(bind(relay_listener, (struct sockaddr *)&address, sizeof address), 0);
-	ck_assert_int_eq(listen(relay_listener, 64), 0);
-	ck_assert_int_eq(getsockname(relay_listener, (struct sockaddr *)&address, &length), 0);
-	start_thread(relay, NULL);
-	return ntohs(address.sin_port);
+	relay_stop(&relay);
 }
 
 /* The old primary lives on, and the kept connections still lead to it. What a new one says of the timeline must count. */
 START_TEST(an_address_that_moves_to_the_new_primary_takes_the_writes_with_it)
 {
-	atomic_store(&relay_target, cluster_port(&c, 1));
 	char url[256];
+	relay_start(&relay, cluster_port(&c, 1));
 	snprintf(url, sizeof url, "postgresql://app:%s@127.0.0.1:%d/app?pool_max_size=20", cluster_password(&c),
-	         open_relay());
+	         relay.port);
 	dbha *h = open_handle(url);
 	fetch(h, DBHA_WRITE, "SELECT 1");
 	cluster_do(&c, "promote 2");
 	WAIT_FOR(*cluster_ask(&c, 2, "SELECT pg_is_in_recovery()") == 'f', PATIENCE_MS);
-	atomic_store(&relay_target, cluster_port(&c, 2));
+	atomic_store(&relay.server_port, cluster_port(&c, 2));
 	dbha_conn *leases[8] = {NULL};
 	for (int i = 0; i < 8 && cluster_status(h).timeline < 2; i++)
 		leases[i] = dbha_acquire(h, DBHA_WRITE, 5000, NULL);
@@ -648,11 +390,6 @@ START_TEST(an_address_that_moves_to_the_new_primary_takes_the_writes_with_it)
 		dbha_release(leases[i]);
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 777"), 0);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 777"), 10);
-	handles_close();
-	atomic_store(&threads_stop, true);
-	join_threads();
-	atomic_store(&threads_stop, false);
-	close(relay_listener);
 }
 END_TEST
 
@@ -673,6 +410,6 @@ int main(void)
 	ADD_TEST(suite, a_frozen_primary_is_fenced_at_the_promotion_and_its_leases_are_cut, servers, NULL, 60);
 	ADD_TEST(suite, the_next_reply_of_a_promoted_standby_fences_the_old_primary, servers, NULL, 60);
 	ADD_TEST(suite, a_standby_promoted_under_its_open_connections_is_written_over_them, servers, NULL, 60);
-	ADD_TEST(suite, an_address_that_moves_to_the_new_primary_takes_the_writes_with_it, servers, NULL, 60);
+	ADD_TEST(suite, an_address_that_moves_to_the_new_primary_takes_the_writes_with_it, servers, no_relay, 60);
 	return run_suite(suite, &c);
 }

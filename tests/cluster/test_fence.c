@@ -37,20 +37,11 @@ static struct cluster c, rebuilt;
 static bool intact; /* nobody was promoted: the next test may have it */
 static char directory[300], path[320];
 
-static void new_cluster(struct cluster *cluster, const char *arguments)
-{
-	cluster_create(cluster, arguments);
-	cluster_ask(cluster, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(cluster, 1, "GRANT ALL ON rows TO app");
-	for (int node = 2; node <= cluster->nodes; node++)
-		cluster_catch_up(cluster, node, 1);
-}
-
 static void servers(void)
 {
 	if (!intact) {
 		cluster_destroy(&c);
-		new_cluster(&c, "2");
+		cluster_with_rows(&c, "2", "id int");
 	}
 	intact = true;
 	const char *tmp = getenv("TMPDIR");
@@ -61,8 +52,7 @@ static void servers(void)
 
 static void two_clusters(void)
 {
-	if (!rebuilt.keeper)
-		new_cluster(&rebuilt, "1");
+	cluster_with_rows(&rebuilt, "1", "id int");
 	servers();
 }
 

@@ -36,10 +36,7 @@ static void servers(void)
 	snprintf(ssl_options, sizeof ssl_options, "sslmode=disable");
 	if (c.keeper)
 		return;
-	cluster_create(&c, "2");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
+	cluster_with_rows(&c, "2", "id int");
 	/* TLS on both nodes, if there is openssl to make a certificate with. */
 	snprintf(
 	    shell, sizeof shell,

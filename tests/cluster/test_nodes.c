@@ -20,10 +20,10 @@ static void servers(void)
 	if (c.keeper)
 		return;
 	/* Also on ::1 where there is IPv6, and a conflict on a standby cancels the query at once. */
-	cluster_create(&c, "3 --set listen_addresses=127.0.0.1,::1 --set max_standby_streaming_delay=0 "
-	                   "--set hot_standby_feedback=off");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
+	cluster_with_rows(&c,
+	                  "3 --set listen_addresses=127.0.0.1,::1 --set max_standby_streaming_delay=0 "
+	                  "--set hot_standby_feedback=off",
+	                  "id int");
 	for (int node = 1; node <= 3; node++) {
 		char hba[256];
 		snprintf(hba, sizeof hba, "%s/node%d.hba.conf", c.dir, node);
@@ -33,8 +33,6 @@ static void servers(void)
 		fclose(file);
 		cluster_ask(&c, node, "SELECT pg_reload_conf()");
 	}
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
 }
 
 static void two_clusters(void)
@@ -42,15 +40,6 @@ static void two_clusters(void)
 	servers();
 	if (!other.keeper)
 		cluster_create(&other, "1");
-}
-
-/* A handle for hosts of one's own choice, as role app of the cluster. */
-static dbha *open_hosts(const char *hosts, const char *options)
-{
-	char url[1024];
-	snprintf(url, sizeof url, "postgresql://app:%s@%s/app%s%s", cluster_password(&c), hosts, options ? "?" : "",
-	         options ? options : "");
-	return open_handle(url);
 }
 
 /* ---- sockets of the test's own ------------------------------------------------------------------------------------ */
@@ -114,7 +103,7 @@ START_TEST(dead_hosts_in_front_delay_nothing)
 	char hosts[256];
 	snprintf(hosts, sizeof hosts, "127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d", dead_port(), dead_port(),
 	         cluster_port(&c, 1));
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	int64_t began = now_ms();
 	fetch(h, DBHA_WRITE, "SELECT 1");
 	ck_assert_int_lt(now_ms() - began, 500);
@@ -133,7 +122,7 @@ START_TEST(with_all_hosts_dead_a_call_ends_with_its_deadline_and_names_them)
 	snprintf(a, sizeof a, "127.0.0.1:%d", dead_port());
 	snprintf(b, sizeof b, "127.0.0.1:%d", dead_port());
 	snprintf(hosts, sizeof hosts, "%s,%s", a, b);
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	dbha_error err;
 	int64_t best = INT64_MAX;
 	for (int i = 0; i < 3; i++) {
@@ -156,7 +145,7 @@ START_TEST(a_name_with_several_addresses_is_tried_at_each_of_them)
 {
 	char hosts[64];
 	snprintf(hosts, sizeof hosts, "localhost:%d", cluster_port(&c, 1));
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 1"), "1");
 	ck_assert_str_eq(node_status(h, 0).name, hosts);
 	/* The other cluster listens on 127.0.0.1 only: where localhost is ::1 first, the second address has to do. */
@@ -171,12 +160,12 @@ START_TEST(a_name_that_does_not_resolve_is_reported_and_holds_up_nobody)
 {
 	char hosts[128];
 	snprintf(hosts, sizeof hosts, "no-such-host.invalid:5432,127.0.0.1:%d", cluster_port(&c, 1));
-	dbha *h = open_hosts(hosts, "probe_timeout=1s");
+	dbha *h = open_hosts(&c, hosts, "probe_timeout=1s");
 	int64_t began = now_ms();
 	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 1"), "1");
 	ck_assert_int_lt(now_ms() - began, 2000);
 	ck_assert_uint_gt(strlen(node_status(h, 0).why), 0);
-	dbha *alone = open_hosts("no-such-host.invalid:5432", NULL);
+	dbha *alone = open_hosts(&c, "no-such-host.invalid:5432", NULL);
 	dbha_error err;
 	began = now_ms();
 	ASSERT_CODE(run(alone, DBHA_WRITE, 500, "SELECT 1", &err), NO_NODE, err);
@@ -209,7 +198,7 @@ START_TEST(an_ipv6_literal_is_a_host)
 		return;
 	}
 	snprintf(hosts, sizeof hosts, "[::1]:%d,[::1]:%d", cluster_port(&c, 2), cluster_port(&c, 1));
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT inet_server_addr()"), "::1");
 	ASSERT_HAS(node_status(h, 0).name, "::1");
 }
@@ -219,7 +208,7 @@ START_TEST(the_same_server_twice_is_no_split_brain)
 {
 	char hosts[128];
 	snprintf(hosts, sizeof hosts, "127.0.0.1:%d,localhost:%d", cluster_port(&c, 1), cluster_port(&c, 1));
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	dbha_error err;
 	int code = run(h, DBHA_WRITE, 3000, "SELECT 1", &err);
 	ASSERT_OK(code, err);
@@ -238,7 +227,7 @@ START_TEST(a_host_of_another_cluster_is_refused_by_name)
 	cluster_ask(&other, 1, "GRANT ALL ON rows TO app");
 	snprintf(foreign, sizeof foreign, "127.0.0.1:%d", cluster_port(&other, 1));
 	snprintf(hosts, sizeof hosts, "%s,127.0.0.1:%d,127.0.0.1:%d", foreign, cluster_port(&c, 1), cluster_port(&c, 2));
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	dbha_event event;
 	for (int i = 0; i < 10; i++)
 		fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
@@ -271,10 +260,7 @@ END_TEST
 static void make_twins(void)
 {
 	char shell[512];
-	cluster_create(&twins, "3");
-	cluster_ask(&twins, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(&twins, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&twins, 3, 1);
+	cluster_with_rows(&twins, "3", "id int");
 	cluster_do(&twins, "kill 2");
 	cluster_do(&twins, "stop 1");
 	snprintf(shell, sizeof shell, "cd %s && rm -rf node2 && cp -a node1 node2 && rm -f node2.upstream.conf", twins.dir);
@@ -340,7 +326,7 @@ START_TEST(a_host_that_accepts_and_never_answers_costs_one_probe_timeout)
 	snprintf(hosts, sizeof hosts, "127.0.0.1:%d,127.0.0.1:%d", port, cluster_port(&c, 1));
 	int64_t best = INT64_MAX;
 	for (int i = 0; i < 3; i++) {
-		dbha *h = open_hosts(hosts, "probe_timeout=400ms");
+		dbha *h = open_hosts(&c, hosts, "probe_timeout=400ms");
 		int64_t began = now_ms();
 		fetch(h, DBHA_WRITE, "SELECT 1");
 		int64_t took = now_ms() - began;
@@ -355,7 +341,7 @@ START_TEST(a_host_that_accepts_and_never_answers_costs_one_probe_timeout)
 	}
 	ck_assert_int_le(best, 400 + SLACK_MS);
 	dbha *alone =
-	    open_hosts("192.0.2.1:5432", "probe_timeout=200ms&connect_timeout=60"); /* TEST-NET: nobody, or no route */
+	    open_hosts(&c, "192.0.2.1:5432", "probe_timeout=200ms&connect_timeout=60"); /* TEST-NET: nobody, or no route */
 	dbha_error err;
 	int64_t began = now_ms();
 	ASSERT_CODE(run(alone, DBHA_WRITE, 500, "SELECT 1", &err), NO_NODE, err);
@@ -386,7 +372,7 @@ START_TEST(a_host_that_closes_or_talks_nonsense_is_passed_over)
 		snprintf(hosts + strlen(hosts), sizeof hosts - strlen(hosts), "127.0.0.1:%d,", port);
 	}
 	snprintf(hosts + strlen(hosts), sizeof hosts - strlen(hosts), "127.0.0.1:%d", cluster_port(&c, 1));
-	dbha *h = open_hosts(hosts, "probe_timeout=500ms");
+	dbha *h = open_hosts(&c, hosts, "probe_timeout=500ms");
 	dbha_error err;
 	int code = run(h, DBHA_WRITE, 5000, "SELECT 1", &err);
 	bool all_down = true;

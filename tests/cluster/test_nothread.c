@@ -13,20 +13,10 @@
 #define OFF "monitor=off&application_name=nothread"
 
 static struct cluster c;
-static bool intact;
 
 static void servers(void)
 {
-	bool reuse = c.keeper && intact;
-	intact = false;
-	if (reuse)
-		return;
-	cluster_destroy(&c);
-	cluster_create(&c, "3");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id int, started timestamptz DEFAULT pg_postmaster_start_time())");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
+	cluster_intact_with_rows(&c, "3", "id int, started timestamptz DEFAULT pg_postmaster_start_time()");
 }
 
 static int threads_now(void)
@@ -65,7 +55,7 @@ START_TEST(no_thread_is_started_and_everything_works)
 	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
 	ck_assert_int_eq(cluster_status(h).primary, 0);
 	ck_assert_int_eq(threads_now(), before);
-	intact = true;
+	c.intact = true;
 }
 END_TEST
 
@@ -111,7 +101,7 @@ START_TEST(time_in_which_nobody_looked_is_no_silence)
 			              node_status(h, node).why);
 		}
 	}
-	intact = true;
+	c.intact = true;
 }
 END_TEST
 
@@ -130,7 +120,7 @@ START_TEST(a_call_ends_with_its_deadline)
 	ck_assert_int_le(now_ms() - began, 700 + SLACK_MS);
 	cluster_do(&c, "resume %d", 1);
 	ASSERT_OK(run(h, DBHA_WRITE, 10000, "SELECT 1", &err), err);
-	intact = true;
+	c.intact = true;
 }
 END_TEST
 
@@ -154,7 +144,7 @@ START_TEST(the_next_handle_asks_nobody_again)
 	dbha *other = open_handle(cluster_url(&c, NULL, OFF "&probe_interval=10s&options=-cwork_mem%3D1MB"));
 	fetch(other, DBHA_WRITE, "SELECT 1");
 	ck_assert_int_ge((int)counters(other, -1).probes, 3);
-	intact = true;
+	c.intact = true;
 }
 END_TEST
 
@@ -199,7 +189,7 @@ START_TEST(threads_take_turns)
 		join_thread(threads[i]);
 	served = use(h);
 	ck_assert_int_eq(atomic_load(served), 9 * 50);
-	intact = true;
+	c.intact = true;
 }
 END_TEST
 
@@ -224,7 +214,7 @@ START_TEST(a_close_ends_the_turns_of_those_who_wait)
 		for (int k = 0; k < 6; k++)
 			join_thread(threads[k]);
 	}
-	intact = true;
+	c.intact = true;
 }
 END_TEST
 
@@ -246,7 +236,7 @@ START_TEST(a_child_starts_anew)
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 	ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), parent);
-	intact = true;
+	c.intact = true;
 }
 END_TEST
 

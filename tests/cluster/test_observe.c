@@ -16,28 +16,14 @@ static struct cluster c;
 
 static void servers(void)
 {
-	if (c.keeper)
-		return;
-	cluster_create(&c, "3");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-}
-
-static dbha *open_all(const char *options)
-{
-	dbha *h = open_handle(cluster_url(&c, NULL, options));
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	return h;
+	cluster_with_rows(&c, "3", "id int");
 }
 
 /* ---- status and counters ----------------------------------------------------------------------------------------- */
 
 START_TEST(callers_with_smaller_and_larger_structs_get_what_they_have_room_for)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	struct {
 		dbha_cluster_status status;
@@ -74,7 +60,7 @@ END_TEST
 
 START_TEST(counters_count_what_happened_where_it_happened)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	for (int i = 0; i < 10; i++)
 		fetch(h, DBHA_WRITE, "SELECT 1");
@@ -217,7 +203,7 @@ static void live(const char *options, const char *password)
 	dbha_error err;
 	dbha_event event = {.size = sizeof event};
 	snprintf(more, sizeof more, "%s", options);
-	dbha *h = open_all(more);
+	dbha *h = open_all(&c, more);
 	fetch(h, DBHA_WRITE, "SELECT 1");
 	run(h, DBHA_WRITE, 0, "DO $$BEGIN RAISE WARNING 'on stderr?'; END$$", &err);
 	ASSERT_CODE(run(h, DBHA_WRITE, 0, "SELEKT", &err), SERVER, err);
@@ -429,7 +415,7 @@ static dbha_event expect_event(dbha *h, int kind, int node)
 
 START_TEST(the_events_of_a_failover_come_in_a_sensible_order)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_event found = expect_event(h, DBHA_EVENT_PRIMARY, 0);
 	ck_assert_uint_eq(found.timeline, 1);
 	ASSERT_HAS(found.text, node_status(h, 0).name);

@@ -16,11 +16,7 @@ static struct cluster c;
 
 static void server(void)
 {
-	if (c.keeper)
-		return;
-	cluster_create(&c, "1");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id int)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
+	cluster_with_rows(&c, "1", "id int");
 }
 
 /* Whatever a test has set goes. */

@@ -9,7 +9,7 @@
 
 #include "cluster.h"
 
-#define LEADS_MAX 8
+#define LEADS_MAX 16
 
 static const char tables[] =
     "table inet fault {\n"
@@ -116,4 +116,10 @@ void net_lead(const char *address, int port, int to_port)
 		         leads[i].from, leads[i].to_port);
 	}
 	ck_assert_msg(load_rules(rules), "nft refuses: %s", rules);
+}
+
+void net_lead_nowhere(void)
+{
+	memset(leads, 0, sizeof leads);
+	filter("flush map ip names leads\n");
 }

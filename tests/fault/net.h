@@ -20,5 +20,6 @@ long net_syns(int port);
 
 /* New connections to address:port lead to this port of 127.0.0.1; those that are open stay where they are. */
 void net_lead(const char *address, int port, int to_port);
+void net_lead_nowhere(void); /* every address is again what it is */
 
 #endif

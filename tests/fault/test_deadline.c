@@ -11,7 +11,7 @@
 
 #include "cluster.h"
 #include "net.h"
-#include "proxy.h"
+#include "relay.h"
 #include "work.h"
 
 #define TIMEOUT_MS 300
@@ -20,6 +20,7 @@
 #define STRAY_MS   500
 
 static struct cluster c;
+static struct relay relay;
 
 /* A certificate for the servers, made now and thrown away with them. */
 static void make_certificate(void)
@@ -52,13 +53,15 @@ static void servers(void)
 {
 	if (c.keeper)
 		return;
-	cluster_create(&c, "2");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
+	cluster_with_rows(&c, "2", "id bigint");
 	make_certificate();
 	switch_tls_on(1);
 	switch_tls_on(2);
-	cluster_catch_up(&c, 2, 1);
+}
+
+static void no_relay(void)
+{
+	relay_stop(&relay);
 }
 
 /* The primary at this port and the standby as it is. */
@@ -222,12 +225,12 @@ static const struct stage stages[] = {
 static void fall_silent(const struct stage *stage)
 {
 	if (stage->answers < 0)
-		proxy_mute_after(stage->bytes);
+		relay_mute_after(&relay, stage->bytes);
 	else
-		proxy_mute_after_answers(stage->answers);
+		relay_mute_after_answers(&relay, stage->answers);
 }
 
-static void try_stage(int port, const struct stage *stage)
+static void try_stage(const struct stage *stage)
 {
 	static struct neighbour neighbour;
 	char options[128], name[128], fresh_name[160];
@@ -236,36 +239,36 @@ static void try_stage(int port, const struct stage *stage)
 	snprintf(fresh_name, sizeof fresh_name, "%s, node never seen", name);
 	snprintf(options, sizeof options, "%s&pool_min_size=0&probe_timeout=5s", stage->options);
 	struct figures known = {.name = name}, fresh = {.name = fresh_name};
-	dbha *h = open_at(port, options);
+	dbha *h = open_at(relay.port, options);
 	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
 	ck_assert_str_eq(lease_fetch(lease, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"),
 	                 strstr(stage->options, "require") ? "t" : "f");
 	neighbour_start(&neighbour, h);
 	fall_silent(stage);
 	for (int i = 0; i < REPEATS; i++) {
-		long before = proxy_connections();
+		long before = atomic_load(&relay.accepted);
 		if (i % 2)
 			time_acquire(h, &known, &err);
 		else
 			time_statement(h, "INSERT INTO rows VALUES (1)", &known, &err);
-		dbha *late = open_at(port, options);
+		dbha *late = open_at(relay.port, options);
 		time_statement(late, "INSERT INTO rows VALUES (1)", &fresh, &err);
-		ck_assert_int_gt(proxy_connections(), before); /* it has really come as far as that */
+		ck_assert_int_gt(atomic_load(&relay.accepted), before); /* it has really come as far as that */
 		close_handle(late, 0);
 	}
 	neighbour_stop(&neighbour);
 	dbha_release(lease);
 	close_handle(h, 0);
-	proxy_mute_after(-1);
+	relay_mute_after(&relay, -1);
 	judge(&known);
 	judge(&fresh);
 }
 
 START_TEST(a_server_that_falls_silent_in_a_handshake_holds_nobody_beyond_his_deadline)
 {
-	int port = proxy_start(cluster_port(&c, 1));
+	relay_start(&relay, cluster_port(&c, 1));
 	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++)
-		try_stage(port, &stages[i]);
+		try_stage(&stages[i]);
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 0);
 }
 END_TEST
@@ -276,8 +279,8 @@ START_TEST(a_cancel_request_that_gets_no_answer_holds_nobody)
 {
 	static struct figures over = {.name = "beyond the deadline, cancel request unanswered"};
 	dbha_error err;
-	int port = proxy_start(cluster_port(&c, 1));
-	dbha *h = open_at(port, "sslmode=disable&pool_max_size=30&pool_min_size=0&probe_timeout=5s");
+	relay_start(&relay, cluster_port(&c, 1));
+	dbha *h = open_at(relay.port, "sslmode=disable&pool_max_size=30&pool_min_size=0&probe_timeout=5s");
 	dbha_conn *leases[20];
 	for (int i = 0; i < 20; i++) {
 		leases[i] = dbha_acquire(h, DBHA_WRITE, 0, &err);
@@ -286,13 +289,13 @@ START_TEST(a_cancel_request_that_gets_no_answer_holds_nobody)
 	for (int i = 0; i < 20; i++)
 		dbha_release(leases[i]);
 	/* The connections are there; the cancel requests, connections of their own, lead nowhere from now on. */
-	proxy_mute_after(0);
-	long before = proxy_connections();
+	relay_mute_after(&relay, 0);
+	long before = atomic_load(&relay.accepted);
 	for (int i = 0; i < REPEATS; i++) {
 		time_statement(h, "SELECT pg_sleep(30)", &over, &err);
 		ck_assert_int_eq(err.code, DBHA_ERR_TIMEOUT);
 	}
-	WAIT_FOR(proxy_connections() > before, PATIENCE_MS);
+	WAIT_FOR(atomic_load(&relay.accepted) > before, PATIENCE_MS);
 	judge(&over);
 	int64_t began = now_ms();
 	close_handle(h, 0);
@@ -306,7 +309,7 @@ int main(void)
 	Suite *suite = suite_create("deadline");
 	ADD_TEST(suite, a_statement_that_runs_when_its_node_goes_dark_ends_with_its_deadline, servers, heal_all, 60);
 	ADD_TEST(suite, a_call_that_needs_a_connection_to_a_dark_node_ends_with_its_deadline, servers, heal_all, 60);
-	ADD_TEST(suite, a_server_that_falls_silent_in_a_handshake_holds_nobody_beyond_his_deadline, servers, NULL, 90);
-	ADD_TEST(suite, a_cancel_request_that_gets_no_answer_holds_nobody, servers, NULL, 60);
+	ADD_TEST(suite, a_server_that_falls_silent_in_a_handshake_holds_nobody_beyond_his_deadline, servers, no_relay, 90);
+	ADD_TEST(suite, a_cancel_request_that_gets_no_answer_holds_nobody, servers, no_relay, 60);
 	return run_suite(suite, &c);
 }

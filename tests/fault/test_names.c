@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "cluster.h"
-#include "nameserver.h"
 #include "net.h"
 #include "work.h"
+#include "zone.h"
 
 /* Addresses at which the nodes can be reached besides 127.0.0.1, all at one port, as hosts of their own would be. */
 #define ADDRESS_1 "127.0.0.11"
@@ -19,23 +19,12 @@ static struct cluster c;
 
 static void servers(void)
 {
-	nameserver_start();
+	zone_start();
 	if (c.keeper)
 		return;
-	cluster_create(&c, "2");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
+	cluster_with_rows(&c, "2", "id bigint");
 	net_lead(ADDRESS_1, PORT, cluster_port(&c, 1));
 	net_lead(ADDRESS_2, PORT, cluster_port(&c, 2));
-}
-
-static dbha *open_hosts(const char *hosts, const char *options)
-{
-	char url[512];
-	snprintf(url, sizeof url, "postgresql://app:%s@%s/app%s%s", cluster_password(&c), hosts, options ? "?" : "",
-	         options ? options : "");
-	return open_handle(url);
 }
 
 /* ---- slow ---------------------------------------------------------------------------------------------------------- */
@@ -44,12 +33,12 @@ START_TEST(a_name_server_that_takes_ten_seconds_holds_up_no_call_and_no_other_no
 {
 	char hosts[128];
 	dbha_error err;
-	nameserver_set("db.test", ADDRESS_2);
-	nameserver_delay(10000);
+	zone_set("db.test", ADDRESS_2);
+	zone_delay(10000);
 	snprintf(hosts, sizeof hosts, "db.test:%d,127.0.0.1:%d", PORT, cluster_port(&c, 1));
 	int64_t opened = now_ms();
-	dbha *alone = open_hosts("db.test:7000", NULL);
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *alone = open_hosts(&c, "db.test:7000", NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	ck_assert_int_lt(now_ms() - opened, 500);
 	/* The node that is given by its address is used once the other has failed its first probe. */
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
@@ -69,7 +58,7 @@ START_TEST(a_name_server_that_takes_ten_seconds_holds_up_no_call_and_no_other_no
 	printf("# beyond the deadline, name server asked for 10 s: worst %.1f ms of 5\n", (double)worst / 1000);
 	ck_assert_int_le(worst / 1000, SLACK_MS);
 	/* A handle can go while its lookups hang. */
-	dbha *brief = open_hosts("db.test:7000", NULL);
+	dbha *brief = open_hosts(&c, "db.test:7000", NULL);
 	ASSERT_CODE(run(brief, DBHA_READ, 100, "SELECT 1", &err), NO_NODE, err);
 	int64_t began = now_ms();
 	close_handle(brief, 0);
@@ -89,19 +78,19 @@ START_TEST(a_name_that_does_not_exist_is_told_and_used_once_it_does)
 	char hosts[128];
 	dbha_error err;
 	snprintf(hosts, sizeof hosts, "new.test:%d,127.0.0.1:%d", PORT, cluster_port(&c, 1));
-	dbha *h = open_hosts(hosts, NULL);
+	dbha *h = open_hosts(&c, hosts, NULL);
 	int64_t began = now_ms();
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (2)");
 	ck_assert_int_lt(now_ms() - began, 500); /* an answer, and no silence: nothing to wait for */
 	dbha_node_status node = node_status(h, 0);
 	ck_assert_int_eq(node.state, DBHA_STATE_DOWN);
 	ASSERT_HAS(node.why, "new.test");
-	ck_assert_int_gt(nameserver_questions(), 0);
-	nameserver_set("new.test", ADDRESS_2);
+	ck_assert_int_gt(zone_questions(), 0);
+	zone_set("new.test", ADDRESS_2);
 	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
 	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
 	/* What is known stays known when the name server forgets it. */
-	nameserver_set("new.test", NULL);
+	zone_set("new.test", "");
 	for (int i = 0; i < 20; i++)
 		ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery() FROM pg_sleep(0.1)"), "t");
 }
@@ -113,14 +102,14 @@ END_TEST
 START_TEST(a_name_that_moves_at_a_failover_takes_the_writes_with_it)
 {
 	static struct statement write;
-	nameserver_set("primary.test", ADDRESS_1);
-	dbha *h = open_hosts("primary.test:7000", NULL);
+	zone_set("primary.test", ADDRESS_1);
+	dbha *h = open_hosts(&c, "primary.test:7000", NULL);
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (3)");
 	cluster_catch_up(&c, 2, 1);
 	black_hole(cluster_port(&c, 1));
 	statement_start(&write, h, DBHA_WRITE, 3000, "INSERT INTO rows VALUES (4)");
 	promote(&c, 2);
-	nameserver_set("primary.test", ADDRESS_2);
+	zone_set("primary.test", ADDRESS_2);
 	int64_t moved = now_us();
 	statement_join(&write); /* it was sent to the old address, and nobody can say more of it */
 	ck_assert(write.code == DBHA_ERR_UNKNOWN || write.code == DBHA_ERR_TIMEOUT);
@@ -133,7 +122,7 @@ START_TEST(a_name_that_moves_at_a_failover_takes_the_writes_with_it)
 
 	/* The old server is there again, and the name goes back to it: a mistake that must not become a write. */
 	heal(cluster_port(&c, 1));
-	nameserver_set("primary.test", ADDRESS_1);
+	zone_set("primary.test", ADDRESS_1);
 	cluster_do(&c, "stop 2");
 	WAIT_FOR(node_status(h, 0).state == DBHA_STATE_FENCED, PATIENCE_MS);
 	ASSERT_HAS(node_status(h, 0).why, "timeline 1");

@@ -14,55 +14,10 @@
 #define SECOND_PRIMARIES 10
 
 static struct cluster c, other;
-static bool intact; /* the cluster is as it was made: the next test may have it */
 
 static void servers(void)
 {
-	bool reuse = c.keeper && intact;
-	intact = false;
-	if (reuse)
-		return;
-	cluster_destroy(&c);
-	cluster_create(&c, "3");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-}
-
-static dbha *open_all(const char *options)
-{
-	dbha *h = open_handle(cluster_url(&c, NULL, options));
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	return h;
-}
-
-static void as_before(dbha *h)
-{
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	handles_close();
-	cluster_ask(&c, 1, "TRUNCATE rows");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-	intact = true;
-}
-
-/* Node 1 is the primary again, and both others are its standbys. */
-static void back_to_node_1(int primary)
-{
-	cluster_do(&c, "rejoin 1 %d", primary);
-	promote(&c, 1);
-	cluster_do(&c, "rejoin 2 1");
-	cluster_do(&c, "rejoin 3 1");
-}
-
-static void expect_no_errors(const struct load *load, long unknown)
-{
-	ck_assert_msg(atomic_load(&load->read_errors) + atomic_load(&load->write_errors) == 0, "%s",
-	              load->first_error.message);
-	ck_assert_int_le(atomic_load(&load->unknown), unknown);
+	cluster_intact_with_rows(&c, "3", "id bigint");
 }
 
 /* ---- promotions ------------------------------------------------------------------------------------------------------ */
@@ -70,7 +25,7 @@ static void expect_no_errors(const struct load *load, long unknown)
 /* The library has not looked since: the session itself refuses. */
 START_TEST(a_write_over_a_read_connection_is_refused_though_its_node_was_promoted)
 {
-	dbha *h = open_all("probe_interval=1h");
+	dbha *h = open_all(&c, "probe_interval=1h");
 	dbha_conn *lease = NULL;
 	while (!lease) { /* one to node 2 */
 		lease = dbha_acquire(h, DBHA_READ, 0, NULL);
@@ -99,7 +54,7 @@ END_TEST
 
 START_TEST(a_planned_switchover_there_and_back_loses_nothing_and_costs_no_error)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	struct load *load = load_start(h, true);
 	int primary = 1;
 	for (int i = 0; i < 2; i++) {
@@ -118,19 +73,19 @@ START_TEST(a_planned_switchover_there_and_back_loses_nothing_and_costs_no_error)
 		primary = next;
 	}
 	load_stop(load);
-	expect_no_errors(load, 2); /* at most the one under way at each stop */
+	load_expect_no_errors(load, 2); /* at most the one under way at each stop */
 	ck_assert_int_eq(load_missing(load, &c, 1), 0);
 	ck_assert_int_eq(load_duplicates(&c, 1), 0);
 	load_free(load);
 	ck_assert_uint_eq(cluster_status(h).timeline, 3);
-	as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_standby_of_a_standby_serves_reads_and_goes_along_with_a_promotion)
 {
 	cluster_do(&c, "cascade 3 2");
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_node_status last = node_status(h, 2);
 	ck_assert_int_eq(last.role, DBHA_ROLE_STANDBY);
 	struct load *load = load_start(h, true);
@@ -145,14 +100,14 @@ START_TEST(a_standby_of_a_standby_serves_reads_and_goes_along_with_a_promotion)
 	WAIT_FOR(node_status(h, 2).timeline == cluster_status(h).timeline, PATIENCE_MS);
 	WAIT_FOR(node_status(h, 2).lag_ms >= 0 && node_status(h, 2).lag_ms < 3000, PATIENCE_MS);
 	load_stop(load);
-	expect_no_errors(load, 1);
+	load_expect_no_errors(load, 1);
 	load_free(load);
 	ck_assert_int_eq(cluster_status(h).primary, 1);
 	cluster_catch_up(&c, 3, 2);
 	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
 	handles_close();
-	back_to_node_1(2);
-	as_before(open_all(NULL));
+	back_to_node_1(&c, 2);
+	cluster_as_before(&c, open_all(&c, NULL));
 }
 END_TEST
 
@@ -164,7 +119,7 @@ static void second_primary(int run_number, int lower, int higher)
 	char path[300], options[400];
 	snprintf(path, sizeof path, "%s/second%d.log", c.dir, run_number);
 	snprintf(options, sizeof options, "log_file=%s&log_level=warning", path);
-	dbha *h = open_all(options);
+	dbha *h = open_all(&c, options);
 	struct load *load = load_start(h, false);
 	load_expect_writes(load, 50);
 	promote(&c, higher);
@@ -177,7 +132,7 @@ static void second_primary(int run_number, int lower, int higher)
 	load_expect_writes(load, 50);
 	load_expect_reads(load, 10);
 	load_stop(load);
-	expect_no_errors(load, 1);
+	load_expect_no_errors(load, 1);
 	ck_assert_int_eq(cluster_count(&c, lower, "SELECT count(*) FROM rows WHERE id >= %ld", seen), 0);
 	ck_assert_int_ge(cluster_count(&c, higher, "SELECT count(*) FROM rows WHERE id >= %ld", seen), 90);
 	load_free(load);
@@ -193,7 +148,7 @@ START_TEST(of_two_primaries_the_higher_timeline_gets_every_write)
 {
 	for (int i = 0; i < SECOND_PRIMARIES; i++)
 		second_primary(i, i % 2 ? 2 : 1, i % 2 ? 1 : 2);
-	as_before(open_all(NULL));
+	cluster_as_before(&c, open_all(&c, NULL));
 }
 END_TEST
 
@@ -205,7 +160,7 @@ START_TEST(a_restored_backup_of_the_same_cluster_is_shut_out)
 	snprintf(shell, sizeof shell, "cd %s && cp -a node3 backup3 && rm -f backup3/standby.signal", c.dir);
 	ck_assert_int_eq(system(shell), 0);
 	cluster_do(&c, "start 3");
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	cluster_do(&c, "stop 1 fast");
 	promote(&c, 2);
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
@@ -227,8 +182,8 @@ START_TEST(a_restored_backup_of_the_same_cluster_is_shut_out)
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows WHERE id = 2"), 100);
 	ck_assert_int_eq(node_status(late, 0).state, DBHA_STATE_FENCED);
 	handles_close();
-	back_to_node_1(2);
-	as_before(open_all(NULL));
+	back_to_node_1(&c, 2);
+	cluster_as_before(&c, open_all(&c, NULL));
 }
 END_TEST
 
@@ -277,7 +232,7 @@ START_TEST(a_foreign_server_at_an_address_that_was_ours_is_never_used)
 	cluster_do(&c, "start 2");
 	cluster_do(&c, "start 3");
 	handles_close();
-	as_before(open_all(NULL));
+	cluster_as_before(&c, open_all(&c, NULL));
 }
 END_TEST
 
@@ -285,7 +240,7 @@ END_TEST
 
 START_TEST(a_standby_that_flaps_costs_no_read)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	struct load *load = load_start(h, true);
 	long before = net_syns(cluster_port(&c, 2));
 	int64_t began = now_ms();
@@ -297,18 +252,18 @@ START_TEST(a_standby_that_flaps_costs_no_read)
 		WAIT_FOR(node_status(h, 1).state == DBHA_STATE_UP, PATIENCE_MS);
 	}
 	load_stop(load);
-	expect_no_errors(load, 0);
+	load_expect_no_errors(load, 0);
 	printf("# a standby that flapped 5 times in %lld ms: %ld reads, %ld writes, 0 errors, %ld SYN packets to it\n",
 	       (long long)(now_ms() - began), atomic_load(&load->reads), atomic_load(&load->writes),
 	       net_syns(cluster_port(&c, 2)) - before);
 	load_free(load);
-	as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
 START_TEST(a_primary_that_flaps_costs_no_read_and_repeats_no_write)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	struct load *load = load_start(h, true);
 	for (int i = 0; i < 4; i++) {
 		load_expect_writes(load, 20);
@@ -319,11 +274,11 @@ START_TEST(a_primary_that_flaps_costs_no_read_and_repeats_no_write)
 	}
 	load_expect_writes(load, 20);
 	load_stop(load);
-	expect_no_errors(load, 4); /* at most the one under way at each kill */
+	load_expect_no_errors(load, 4); /* at most the one under way at each kill */
 	ck_assert_int_eq(load_duplicates(&c, 1), 0);
 	ck_assert_int_eq(load_missing(load, &c, 1), 0); /* fsync is off, but the machine has not lost power */
 	load_free(load);
-	as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
@@ -337,7 +292,7 @@ static void read_only_sessions(const char *value)
 /* As some managed services do for a while around a switchover, or when a disk fills. */
 START_TEST(a_write_waits_while_its_primary_is_told_to_be_read_only_and_is_done_once)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	static struct statement waiting;
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
@@ -362,7 +317,7 @@ START_TEST(a_write_waits_while_its_primary_is_told_to_be_read_only_and_is_done_o
 	ck_assert(!event_within(h, DBHA_EVENT_NO_PRIMARY, 0, NULL));
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 2"), 0);
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 3"), 1);
-	as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
@@ -371,13 +326,13 @@ START_TEST(a_write_to_a_primary_that_was_never_seen_writable_is_refused_at_once)
 {
 	dbha_error err;
 	read_only_sessions("on");
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	int64_t began = now_ms();
 	ASSERT_CODE(run(h, DBHA_WRITE, 10000, "INSERT INTO rows VALUES (1)", &err), SERVER, err);
 	ck_assert_int_lt(now_ms() - began, 1000);
 	read_only_sessions("off");
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
-	as_before(h);
+	cluster_as_before(&c, h);
 }
 END_TEST
 

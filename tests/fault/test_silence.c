@@ -17,21 +17,7 @@ static struct cluster c;
 
 static void servers(void)
 {
-	if (c.keeper)
-		return;
-	cluster_create(&c, "3");
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-}
-
-static dbha *open_all(const char *options)
-{
-	dbha *h = open_handle(cluster_url(&c, NULL, options));
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	return h;
+	cluster_with_rows(&c, "3", "id bigint");
 }
 
 /* ---- how soon it is known ---------------------------------------------------------------------------------------- */
@@ -39,8 +25,8 @@ static dbha *open_all(const char *options)
 /* Two handles look at one node that falls silent. Nobody uses it: their own probes must find out. */
 static void measure_silence(int node, bool by_packets, struct figures *ordinary, struct figures *aggressive)
 {
-	dbha *slow = open_all(NULL);
-	dbha *fast = open_all(AGGRESSIVE);
+	dbha *slow = open_all(&c, NULL);
+	dbha *fast = open_all(&c, AGGRESSIVE);
 	dbha_event event;
 	if (!by_packets)
 		cluster_do(&c, "pause %d", node);
@@ -95,7 +81,7 @@ END_TEST
 
 START_TEST(silence_alone_kills_no_write_and_no_lease)
 {
-	dbha *h = open_all(AGGRESSIVE);
+	dbha *h = open_all(&c, AGGRESSIVE);
 	static struct statement write;
 	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, NULL);
 	ck_assert(PQsendQuery(dbha_conn_pq(lease), "SELECT 'leased' FROM pg_sleep(1)"));
@@ -126,7 +112,7 @@ END_TEST
 /* A read is no loss: it goes where somebody answers, as soon as the silence is known. */
 START_TEST(a_read_leaves_a_silent_standby_and_no_connects_are_thrown_at_it)
 {
-	dbha *h = open_all(AGGRESSIVE "&call_timeout=20s");
+	dbha *h = open_all(&c, AGGRESSIVE "&call_timeout=20s");
 	static struct statement read;
 	cluster_do(&c, "stop 3");
 	WAIT_FOR(node_status(h, 2).state == DBHA_STATE_DOWN, PATIENCE_MS);
@@ -155,17 +141,6 @@ END_TEST
 
 /* ---- silence and a promotion ------------------------------------------------------------------------------------- */
 
-static void back_to_node_1(int primary)
-{
-	heal_all();
-	handles_close();
-	cluster_do(&c, "follow 3 %d", primary);
-	cluster_do(&c, "rejoin 1 %d", primary);
-	promote(&c, 1);
-	cluster_do(&c, "follow 3 1");
-	cluster_do(&c, "rejoin %d 1", primary);
-}
-
 /* Sockets that are closed here and still have something to deliver to a port, by the kernel's own table. */
 static int undelivered(int port)
 {
@@ -188,7 +163,7 @@ START_TEST(silence_and_a_promotion_cut_a_running_write_at_once)
 	static struct figures unnoticed = {.name = "promotion before the silence was noticed: running write cut after"};
 	static struct statement write, vanished;
 	for (int i = 0; i < 2; i++) {
-		dbha *h = open_all(NULL);
+		dbha *h = open_all(&c, NULL);
 		statement_start(&write, h, DBHA_WRITE, 30000, "INSERT INTO rows SELECT 2 FROM pg_sleep(3600)");
 		expect_running(&c, 1, "INSERT INTO rows SELECT 2%%");
 		fetch(h, DBHA_WRITE, "SELECT 1"); /* leaves an idle connection for the write that will vanish */
@@ -212,7 +187,8 @@ START_TEST(silence_and_a_promotion_cut_a_running_write_at_once)
 		/* And what was on its way to it when it was shut out is not executed now. */
 		WAIT_FOR(node_status(h, 0).seen_ms_ago < 1000 && undelivered(cluster_port(&c, 1)) == 0, PATIENCE_MS);
 		ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 4"), 0);
-		back_to_node_1(2);
+		handles_close();
+		back_to_node_1(&c, 2);
 	}
 	figures_print(&noticed);
 	figures_print(&unnoticed);

@@ -32,23 +32,12 @@ static void servers(void)
 	if (c.keeper)
 		return;
 	snprintf(arguments, sizeof arguments, "3 --set max_connections=%d", 22 + burners());
-	cluster_create(&c, arguments);
-	cluster_ask(&c, 1, "CREATE TABLE rows (id bigint)");
-	cluster_ask(&c, 1, "GRANT ALL ON rows TO app");
+	cluster_with_rows(&c, arguments, "id bigint");
 	cluster_ask(&c, 1,
 	            "CREATE FUNCTION burn(seconds float) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint := 0; "
 	            "until timestamptz := clock_timestamp() + make_interval(secs => seconds); BEGIN "
 	            "WHILE clock_timestamp() < until LOOP n := n + 1; END LOOP; RETURN n; END $$");
-	cluster_catch_up(&c, 2, 1);
-	cluster_catch_up(&c, 3, 1);
-}
-
-static dbha *open_all(const char *options)
-{
-	dbha *h = open_handle(cluster_url(&c, NULL, options));
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	return h;
+	cluster_all_catch_up(&c);
 }
 
 /* What `dbha status` prints of the cluster. */
@@ -101,8 +90,8 @@ START_TEST(a_primary_at_full_load_with_slow_queries_is_not_left)
 	int n = burners();
 	snprintf(options, sizeof options, "pool_max_size=%d", n);
 	snprintf(nervously, sizeof nervously, "%s&probe_profile=aggressive", options);
-	dbha *h = open_all(options);
-	dbha *nervous = open_all(nervously);
+	dbha *h = open_all(&c, options);
+	dbha *nervous = open_all(&c, nervously);
 	static struct statement slow[BURNERS_MAX];
 	for (int round = 0; round < 2; round++) {
 		for (int i = 0; i < n; i++)
@@ -160,7 +149,7 @@ END_TEST
 
 START_TEST(a_full_primary_is_not_left_and_what_is_open_goes_on)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
 	fill(1);
@@ -204,7 +193,7 @@ static void set_in_file(int node, const char *line)
 
 START_TEST(a_standby_that_does_not_accept_connections_yet_is_passed_over)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	cluster_do(&c, "stop 3");
 	set_in_file(3, "hot_standby = off");
 	cluster_do(&c, "start 3");
@@ -238,7 +227,7 @@ static void set_hba(int node, const char *line)
 
 START_TEST(a_standby_that_refuses_us_is_passed_over)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	set_hba(2, "host all app 127.0.0.1/32 reject");
 	expect_state(2, DBHA_STATE_REFUSED, "28000", cluster_url(&c, "1 2 3", NULL));
 	for (int i = 0; i < 20; i++)
@@ -274,7 +263,7 @@ END_TEST
 
 START_TEST(a_primary_that_refuses_new_connections_is_not_left)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
 	set_hba(1, "host all app 127.0.0.1/32 reject");
@@ -304,7 +293,7 @@ static void old_password(void)
 /* The password is changed in the cluster and not in the application: a mistake of every day. */
 START_TEST(a_primary_with_another_password_by_now_is_not_left)
 {
-	dbha *h = open_all(NULL);
+	dbha *h = open_all(&c, NULL);
 	dbha_error err;
 	fetch(h, DBHA_WRITE, "INSERT INTO rows VALUES (1)");
 	cluster_ask(&c, 1, "ALTER ROLE app PASSWORD 'changed-by-somebody'");

@@ -13,6 +13,7 @@
 
 #define NAMES_MAX     8
 #define ADDRESSES_MAX 64
+#define WAITING_MAX   256
 #define HEADER        12
 #define TYPE_A        1
 #define SERVFAIL      2
@@ -24,13 +25,24 @@ struct record {
 	struct in_addr addresses[ADDRESSES_MAX];
 };
 
+/* An answer that waits for its time. */
+struct answer {
+	int64_t due_ms;
+	struct sockaddr_in to;
+	size_t length;
+	unsigned char bytes[512 + ADDRESSES_MAX * 16];
+};
+
 static struct {
 	int fd;
 	atomic_int mood;
+	atomic_int delay_ms;
 	atomic_long questions;
 	pthread_mutex_t lock; /* of the records */
 	struct record records[NAMES_MAX];
 	int n;
+	struct answer waiting[WAITING_MAX]; /* of the thread alone */
+	int n_waiting;
 } zone = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* A question: its name as text, its type, and how many bytes it is long, 0 if it makes no sense. */
@@ -82,7 +94,7 @@ static size_t append_addresses(unsigned char *bytes, size_t used, const struct r
 }
 
 /* Turns the question in `bytes` into its answer, in place; its length. */
-static size_t answer(unsigned char *bytes, const struct question *question)
+static size_t make_answer(unsigned char *bytes, const struct question *question)
 {
 	int mood = atomic_load(&zone.mood);
 	size_t used = question->length;
@@ -100,21 +112,33 @@ static size_t answer(unsigned char *bytes, const struct question *question)
 	return used;
 }
 
-static void serve_one(void)
+/* Beyond WAITING_MAX there is no answer, as from a server that has too much to do. */
+static void take_question(void)
 {
-	unsigned char bytes[512 + ADDRESSES_MAX * 16];
-	struct sockaddr_in from;
-	socklen_t size = sizeof from;
+	struct answer *answer = &zone.waiting[zone.n_waiting];
+	socklen_t size = sizeof answer->to;
 	struct question question;
-	ssize_t n = recvfrom(zone.fd, bytes, 512, MSG_DONTWAIT, (struct sockaddr *)&from, &size);
+	ssize_t n = recvfrom(zone.fd, answer->bytes, 512, MSG_DONTWAIT, (struct sockaddr *)&answer->to, &size);
 	if (n <= HEADER)
 		return;
-	read_question(bytes, (size_t)n, &question);
+	read_question(answer->bytes, (size_t)n, &question);
 	if (!question.length)
 		return;
-	size_t length = answer(bytes, &question);
-	if (atomic_load(&zone.mood) != ZONE_SILENT)
-		sendto(zone.fd, bytes, length, 0, (struct sockaddr *)&from, size);
+	answer->due_ms = now_ms() + atomic_load(&zone.delay_ms);
+	answer->length = make_answer(answer->bytes, &question);
+	if (atomic_load(&zone.mood) != ZONE_SILENT && zone.n_waiting < WAITING_MAX - 1)
+		zone.n_waiting++;
+}
+
+static void send_due(void)
+{
+	for (int i = zone.n_waiting - 1; i >= 0; i--) {
+		const struct answer *answer = &zone.waiting[i];
+		if (answer->due_ms > now_ms())
+			continue;
+		sendto(zone.fd, answer->bytes, answer->length, 0, (const struct sockaddr *)&answer->to, sizeof answer->to);
+		zone.waiting[i] = zone.waiting[--zone.n_waiting];
+	}
 }
 
 static void *serve(void *arg)
@@ -122,9 +146,10 @@ static void *serve(void *arg)
 	(void)arg;
 	while (!atomic_load(&threads_stop)) {
 		struct pollfd item = {zone.fd, POLLIN, 0};
-		poll(&item, 1, 20);
+		poll(&item, 1, zone.n_waiting ? 1 : 20);
 		if (item.revents)
-			serve_one();
+			take_question();
+		send_due();
 	}
 	close(zone.fd);
 	return NULL;
@@ -134,8 +159,9 @@ void zone_start(void)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(53)};
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	zone.n = 0;
+	zone.n = zone.n_waiting = 0;
 	atomic_store(&zone.mood, ZONE_ANSWERS);
+	atomic_store(&zone.delay_ms, 0);
 	atomic_store(&zone.questions, 0);
 	zone.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	ck_assert_int_eq(bind(zone.fd, (struct sockaddr *)&address, sizeof address), 0);
@@ -163,6 +189,11 @@ void zone_set(const char *name, const char *addresses)
 void zone_mood(enum zone_mood mood)
 {
 	atomic_store(&zone.mood, (int)mood);
+}
+
+void zone_delay(int ms)
+{
+	atomic_store(&zone.delay_ms, ms);
 }
 
 long zone_questions(void)

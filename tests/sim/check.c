@@ -27,14 +27,6 @@
 /* Real time says 50 ms; here only the preemptions of the model come on top of a deadline. */
 #define SLACK       (50 * SIM_MS)
 
-struct user *user_of(const dbha *h)
-{
-	for (int i = 0; i < world.n_users; i++)
-		if (world.users[i].h == h)
-			return &world.users[i];
-	return NULL;
-}
-
 static const struct view *view_of(const struct user *user)
 {
 	return &user->h->view.current->view;

@@ -20,7 +20,5 @@ void check_return(struct op *op);
 void check_health(void);
 /* The history is over. */
 void check_end(void);
-/* The user that a handle is. */
-struct user *user_of(const dbha *h);
 
 #endif

@@ -14,6 +14,7 @@ struct statement {
 	pthread_t thread;
 	dbha *h;
 	dbha_request rq;
+	PGconn *pg; /* instead of the handle: PQexec on it, and DBHA_ERR_LOST for a failure */
 	atomic_bool done;
 	int code;
 	int64_t began_us, ended_us;
@@ -21,6 +22,8 @@ struct statement {
 };
 
 void statement_start(struct statement *s, dbha *h, dbha_intent intent, int timeout_ms, const char *sql);
+void statement_start_request(struct statement *s, dbha *h, const dbha_request *rq);
+void statement_start_on(struct statement *s, PGconn *pg, const char *sql);
 void statement_join(struct statement *s);
 
 /* Until a statement with this text (a pattern of LIKE) runs on the node. */
@@ -55,23 +58,18 @@ void load_mark(struct load *load);
 void load_expect_writes(struct load *load, long more);
 void load_expect_reads(struct load *load, long more);
 
+/* Once it has stopped: nothing has failed, and of no more writes than this it is unknown what became of them. */
+void load_expect_no_errors(const struct load *load, long unknown);
+
 /* Acknowledged rows that the node does not have, and rows it has twice. */
 long load_missing(const struct load *load, const struct cluster *c, int node);
 long load_duplicates(const struct cluster *c, int node);
 
-/* When a node first accepts a write, asked past the library. watch_started returns once it asks. */
-struct watch {
-	pthread_t thread;
-	PGconn *pg;
-	atomic_bool asked;
-	int64_t accepted_us;
-};
-
-void watch_start(struct watch *watch, const struct cluster *c, int node);
-int64_t watch_join(struct watch *watch);
-
 /* Asks for a promotion and waits until the node accepts writes; when that was. */
 int64_t promote(const struct cluster *c, int node);
+
+/* Of three nodes, node 1 is the primary again, and both others are its standbys. */
+void back_to_node_1(const struct cluster *c, int primary);
 
 /* Median and worst of some times, printed as one line "name: median M ms, worst W ms of N". */
 struct figures {

@@ -20,7 +20,12 @@ static void *run_statement(void *arg)
 	struct statement *s = arg;
 	PGresult *result;
 	s->began_us = now_us();
-	s->code = dbha_exec(s->h, &s->rq, &result, &s->err);
+	if (s->pg) {
+		result = PQexec(s->pg, s->rq.sql);
+		s->code = PQresultStatus(result) == PGRES_TUPLES_OK ? DBHA_OK : DBHA_ERR_LOST;
+	} else {
+		s->code = dbha_exec(s->h, &s->rq, &result, &s->err);
+	}
 	s->ended_us = now_us();
 	PQclear(result);
 	atomic_store(&s->done, true);
@@ -29,9 +34,22 @@ static void *run_statement(void *arg)
 
 void statement_start(struct statement *s, dbha *h, dbha_intent intent, int timeout_ms, const char *sql)
 {
+	statement_start_request(s, h, &DBHA_REQUEST(.sql = sql, .intent = intent, .timeout_ms = timeout_ms));
+}
+
+void statement_start_request(struct statement *s, dbha *h, const dbha_request *rq)
+{
 	memset(s, 0, sizeof *s);
 	s->h = h;
-	s->rq = DBHA_REQUEST(.sql = sql, .intent = intent, .timeout_ms = timeout_ms);
+	s->rq = *rq;
+	s->thread = start_thread(run_statement, s);
+}
+
+void statement_start_on(struct statement *s, PGconn *pg, const char *sql)
+{
+	memset(s, 0, sizeof *s);
+	s->pg = pg;
+	s->rq.sql = sql;
 	s->thread = start_thread(run_statement, s);
 }
 
@@ -83,7 +101,7 @@ static void *write_rows(void *arg)
 		long number = atomic_fetch_add(&load->next_id, 1);
 		snprintf(id, sizeof id, "%ld", number);
 		dbha_request rq = DBHA_REQUEST(.sql = "INSERT INTO rows (id) VALUES ($1)", .intent = DBHA_WRITE, .n_params = 1,
-		                               .values = values, .timeout_ms = 30000);
+		                               .values = values, .timeout_ms = 20000);
 		int64_t began = now_us();
 		int code = dbha_exec(load->h, &rq, &result, &err);
 		PQclear(result);
@@ -105,7 +123,7 @@ static void *read_rows(void *arg)
 	struct load *load = arg;
 	while (load_goes_on(load)) {
 		dbha_error err;
-		if (run(load->h, DBHA_READ, 10000, "SELECT count(*) FROM (SELECT FROM rows LIMIT 10) AS head", &err) == DBHA_OK)
+		if (run(load->h, DBHA_READ, 5000, "SELECT count(*) FROM (SELECT FROM rows LIMIT 10) AS head", &err) == DBHA_OK)
 			atomic_fetch_add(&load->reads, 1);
 		else
 			count_error(load, &load->read_errors, &err);
@@ -154,6 +172,13 @@ void load_expect_reads(struct load *load, long more)
 	WAIT_FOR(atomic_load(&load->reads) >= from + more, PATIENCE_MS);
 }
 
+void load_expect_no_errors(const struct load *load, long unknown)
+{
+	ck_assert_msg(atomic_load(&load->read_errors) + atomic_load(&load->write_errors) == 0, "%s",
+	              load->first_error.message);
+	ck_assert_int_le(atomic_load(&load->unknown), unknown);
+}
+
 long load_missing(const struct load *load, const struct cluster *c, int node)
 {
 	PGconn *pg = cluster_admin(c, node);
@@ -177,6 +202,14 @@ long load_duplicates(const struct cluster *c, int node)
 
 /* ---- promotions -------------------------------------------------------------------------------------------------- */
 
+/* When a node first accepts a write, asked past the library. watch_start returns once it asks. */
+struct watch {
+	pthread_t thread;
+	PGconn *pg;
+	atomic_bool asked;
+	int64_t accepted_us;
+};
+
 /* Over the Unix socket, by the superuser, who may keep his refused tries out of the server's log. */
 static void *watch_node(void *arg)
 {
@@ -195,7 +228,7 @@ static void *watch_node(void *arg)
 	return NULL;
 }
 
-void watch_start(struct watch *watch, const struct cluster *c, int node)
+static void watch_start(struct watch *watch, const struct cluster *c, int node)
 {
 	memset(watch, 0, sizeof *watch);
 	watch->pg = cluster_admin(c, node);
@@ -204,7 +237,7 @@ void watch_start(struct watch *watch, const struct cluster *c, int node)
 	WAIT_FOR(atomic_load(&watch->asked), PATIENCE_MS);
 }
 
-int64_t watch_join(struct watch *watch)
+static int64_t watch_join(struct watch *watch)
 {
 	join_thread(watch->thread);
 	PQfinish(watch->pg);
@@ -219,6 +252,14 @@ int64_t promote(const struct cluster *c, int node)
 	ck_assert_int_eq(watch.accepted_us, 0);
 	cluster_do(c, "promote %d", node);
 	return watch_join(&watch);
+}
+
+void back_to_node_1(const struct cluster *c, int primary)
+{
+	cluster_do(c, "rejoin 1 %d", primary);
+	promote(c, 1);
+	cluster_do(c, "rejoin 2 1");
+	cluster_do(c, "rejoin 3 1");
 }
 
 /* ---- figures ----------------------------------------------------------------------------------------------------- */
