@@ -28,14 +28,6 @@ static void servers(void)
 	cluster_catch_up(&c, 3, 1);
 }
 
-static dbha *open_all(const char *options)
-{
-	dbha *h = open_handle(cluster_url(&c, NULL, options));
-	dbha_error err;
-	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	return h;
-}
-
 /* ---- what happens to a standby ------------------------------------------------------------------------------------- */
 
 static void pause_replay(int node)
@@ -194,7 +186,7 @@ static unsigned who_reads(dbha *h, int times)
  */
 START_TEST(at_rest_nobody_lags)
 {
-	dbha *h = open_all(EVERY);
+	dbha *h = open_all(&c, EVERY);
 	cluster_ask(&c, 1, "INSERT INTO rows VALUES (1)");
 	for (int node = 2; node <= 3; node++) {
 		cluster_catch_up(&c, node, 1);
@@ -211,7 +203,7 @@ END_TEST
 
 START_TEST(a_standby_whose_replay_is_paused_lags_more_and_more)
 {
-	dbha *h = open_all(EVERY);
+	dbha *h = open_all(&c, EVERY);
 	expect_level(h, 3, 1);
 	int64_t from = now_ms();
 	pause_replay(3);
@@ -231,7 +223,7 @@ END_TEST
 /* What it says of itself is that it has replayed all it has: only the primary's position tells more. */
 START_TEST(a_standby_whose_receiver_is_cut_lags_more_and_more)
 {
-	dbha *h = open_all(EVERY);
+	dbha *h = open_all(&c, EVERY);
 	expect_level(h, 3, 1);
 	int64_t from = now_ms();
 	cut_receiver(3);
@@ -249,8 +241,8 @@ END_TEST
 
 START_TEST(a_standby_that_lags_too_much_serves_no_reads_until_it_has_caught_up)
 {
-	dbha *h = open_all(EVERY "&max_lag=500ms");
-	dbha *any = open_all(EVERY);
+	dbha *h = open_all(&c, EVERY "&max_lag=500ms");
+	dbha *any = open_all(&c, EVERY);
 	WAIT_FOR(who_reads(h, 20) == (NODE(2) | NODE(3)), PATIENCE_MS);
 	pause_replay(3);
 	start_writing(1);
@@ -284,7 +276,7 @@ START_TEST(a_handle_that_comes_late_does_not_read_from_a_standby_that_lags_too_m
 	start_writing(1);
 	static const char age[] = "SELECT 1000 * EXTRACT(epoch FROM now() - pg_last_xact_replay_timestamp())";
 	WAIT_FOR(cluster_count(&c, 3, age) > 2500, PATIENCE_MS);
-	dbha *h = open_all(EVERY "&max_lag=2s");
+	dbha *h = open_all(&c, EVERY "&max_lag=2s");
 	for (int64_t end = now_ms() + 3000; now_ms() < end;)
 		ck_assert_uint_eq(who_reads(h, 20) & NODE(3), 0);
 	ck_assert_int_gt(node_status(h, 2).lag_ms, 2000);
@@ -300,7 +292,7 @@ END_TEST
  */
 START_TEST(who_lagged_too_much_has_to_come_down_to_three_quarters)
 {
-	dbha *h = open_all(EVERY "&max_lag=4s");
+	dbha *h = open_all(&c, EVERY "&max_lag=4s");
 	dbha_node_status node;
 	set_apply_delay(3, 3400);
 	start_writing(1);
@@ -332,7 +324,7 @@ END_TEST
  */
 START_TEST(after_a_timeline_switch_the_lag_is_that_behind_the_new_primary)
 {
-	dbha *h = open_all(EVERY);
+	dbha *h = open_all(&c, EVERY);
 	for (int node = 2; node <= 3; node++)
 		expect_level(h, node, 1);
 	cut_receiver(3);
