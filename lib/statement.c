@@ -17,6 +17,8 @@
 
 /* How long to wait for a second opinion on a node that refused a write. */
 #define SECOND_LOOK_US ((int64_t)500000)
+/* How long all sessions of a server take to follow a reload, at most. */
+#define RELOAD_US      ((int64_t)20000)
 
 static int check_request(const dbha_request *rq, PGresult **result, dbha_error *err)
 {
@@ -105,16 +107,21 @@ static bool refused_for_good(struct call *call, int node, int64_t refused_us)
 		struct shared_view *shared = dbha__view_take(&h->view);
 		const struct node_view *seen = &shared->view.nodes[node];
 		bool looked = seen->seen_us > refused_us;
-		bool passing = looked && seen->read_only && seen->was_writable;
+		bool was_writable = seen->was_writable;
+		bool passing = looked && seen->read_only && was_writable;
+		/* Each session of the server reads a changed configuration for itself, the probe's may be the last. */
+		bool for_sure = seen->seen_us - seen->latency_us > refused_us + RELOAD_US;
 		bool primary = shared->view.primary == node;
 		dbha__view_drop(shared);
 		if (!primary)
 			return false;
-		if (looked && !passing)
+		if ((looked && !was_writable) || (for_sure && !passing))
 			return !waited;
 		waited = waited || passing;
 		if (waited)
 			until = call->deadline;
+		else
+			dbha__monitor_alarm(&h->monitor);
 		if (dbha__clock_now() >= until || !dbha__call_pause(call))
 			return waited;
 	}
