@@ -108,7 +108,7 @@ static void watched_sessions(PGconn *oracle, char *pids, size_t size)
 /* Looked at every few milliseconds: a connect with its password takes as long, and would be seen. */
 START_TEST(each_node_is_probed_over_one_connection_that_is_kept)
 {
-	dbha *h = open_all("pool_min_size=0&probe_interval=100ms&application_name=" WATCHED);
+	dbha *h = open_all(&c, "pool_min_size=0&probe_interval=100ms&application_name=" WATCHED);
 	PGconn *oracles[NODES_MAX];
 	char first[NODES_MAX][128], pids[128];
 	uint64_t probes[NODES_MAX];
