@@ -319,11 +319,11 @@ static bool is_candidate(const struct node_view *node)
  * write, a lease or a statement that is still being prepared among it; so it is shut down, as at fencing. Reads come back
  * over new connections.
  */
-static void judge_disputed(struct view *view, bool split)
+static void judge_disputed(struct view *view, bool several)
 {
 	for (int i = 0; i < view->n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
-		bool disputed = split && is_candidate(node);
+		bool disputed = several && is_candidate(node);
 		if (disputed && !node->disputed)
 			node->generation++;
 		node->disputed = disputed;
@@ -350,7 +350,7 @@ static void find_primary(struct view *view, struct topology_events *events)
 	if (split != view->split_brain)
 		add_event(events, split ? DBHA_EVENT_SPLIT_BRAIN : DBHA_EVENT_HEALED, -1);
 	view->split_brain = split;
-	judge_disputed(view, split);
+	judge_disputed(view, count > 1);
 
 	int primary = count == 1 ? found : -1;
 	if (primary == view->primary)

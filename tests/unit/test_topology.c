@@ -90,8 +90,8 @@ static const struct script scripts[] = {
          {PRIMARY(0, 1), "up/primary/1 unknown/unknown/1", "?@0", "node:0"},
          {PRIMARY_NAMED_TWICE(1, 1), "up/primary/1 up/primary/1", "0@1", "primary:0 node:1"},
          {FAILED(1, LOST), "up/primary/1 suspect/primary/1", "0@1", "node:1"},
-         {PRIMARY_SINCE(0, 1, 20000), "up/primary/2 suspect/primary/1", "-@1", "no-primary:0 restarted:0"},
-         {ANSWER(1, 1, false, OURS, 10000), "up/primary/2 up/primary/2", "0@1", "primary:0 node:1 restarted:1"},
+         {PRIMARY_SINCE(0, 1, 20000), "up/primary/3 suspect/primary/2", "-@1", "no-primary:0 restarted:0"},
+         {ANSWER(1, 1, false, OURS, 10000), "up/primary/3 up/primary/3", "0@1", "primary:0 node:1 restarted:1"},
      }},
     /* ---- settling ---- */
     {"nothing is a primary before every node has been seen",
@@ -885,21 +885,22 @@ static void check_view(const struct where *where, const struct view *before, con
 	HOLDS(where, after->settled || !before->settled || !anybody_answered(before));
 	HOLDS(where, after->settled || (after->primary < 0 && !after->split_brain));
 	HOLDS(where, !(after->split_brain && after->primary >= 0));
-	int primaries = 0, answering = 0;
+	int primaries = 0, answering = 0, disputed = 0;
 	for (int i = 0; i < after->n_nodes; i++) {
 		const struct node_view *node = &after->nodes[i];
 		check_node(where, before, after, i);
 		bool primary = node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
 		primaries += primary;
 		answering += primary && node->state != DBHA_STATE_SUSPECT;
+		disputed += node->disputed;
 		/* Nothing is asked of a node of which nothing is known, so whatever is usable can lead or has been seen. */
 		HOLDS(where, node->seen || !dbha__topology_usable(node));
 		/* What is open to one of two primaries is shut down. */
-		HOLDS(where,
-		      node->disputed == (after->split_brain && node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node)));
+		HOLDS(where, !node->disputed || primary);
 		HOLDS(where, !node->disputed || before->nodes[i].disputed || node->generation > before->nodes[i].generation);
 	}
 	HOLDS(where, !after->split_brain || primaries > 1);
+	HOLDS(where, !after->split_brain || disputed == primaries);
 	/* Of a suspect only the past is known, which makes no new split brain. */
 	HOLDS(where, !after->settled || answering < 2 || after->split_brain);
 	HOLDS(where, !after->settled || (after->primary >= 0) == (primaries == 1));
