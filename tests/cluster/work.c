@@ -207,7 +207,7 @@ struct watch {
 	pthread_t thread;
 	PGconn *pg;
 	atomic_bool asked;
-	int64_t accepted_us;
+	_Atomic int64_t accepted_us;
 };
 
 /* Over the Unix socket, by the superuser, who may keep his refused tries out of the server's log. */
