@@ -1,0 +1,26 @@
+/*
+ * wait: waits for one connection's socket, with a deadline.
+ */
+#ifndef DBHA_WIRE_WAIT_H
+#define DBHA_WIRE_WAIT_H
+
+#include <stdint.h>
+
+#include "conn.h"
+
+enum waited {
+	WAITED_READY,
+	WAITED_BROKEN,
+	WAITED_TIMEOUT,
+};
+
+/* Until the socket is ready for `events` (POLLIN, POLLOUT), or until `deadline` (monotonic us). */
+enum waited dbha__wait_socket(struct conn *conn, short events, int64_t deadline);
+
+/* Gets everything out. The server may be talking instead of listening, so that what it says is taken in meanwhile. */
+enum waited dbha__wait_flush(struct conn *conn, int64_t deadline);
+
+/* Until PQgetResult does not block. READY also where the connection broke: PQgetResult then has a last result, which says why. */
+enum waited dbha__wait_result(struct conn *conn, int64_t deadline);
+
+#endif
