@@ -2,7 +2,6 @@
  * test_topology: observations in, view and events out. Scripts of observations with what must be known after each, and
  * random sequences whose views must keep promise P1 whatever happened.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "clock.h"
 #include "rng.h"
 #include "topology.h"
+#include "unit.h"
 
 #define OURS           7001
 #define THEIRS         9009
@@ -1262,7 +1262,7 @@ START_TEST(a_place_changes_hands_in_a_new_generation)
 }
 END_TEST
 
-int main(void)
+static Suite *topology_suite(void)
 {
 	TCase *tcase = tcase_create("topology");
 	tcase_set_timeout(tcase, 120);
@@ -1291,9 +1291,7 @@ int main(void)
 	tcase_add_loop_test(tcase, random_sequences_keep_the_promise, 0, sizeof worlds / sizeof worlds[0]);
 	Suite *suite = suite_create("topology");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(topology_suite)
