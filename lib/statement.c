@@ -12,7 +12,10 @@
 
 /* How long to wait for a second opinion on a node that refused a write. */
 #define SECOND_LOOK_US ((int64_t)500000)
-/* How long all sessions of a server take to follow a reload, at most. */
+/*
+ * What a healthy server needs until its sessions follow a reload. It is no bound, since each backend rereads its configuration when
+ * it is next idle: where the probe's takes longer, a write that should have waited is reported.
+ */
 #define RELOAD_US      ((int64_t)20000)
 
 int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **result, dbha_error *err)

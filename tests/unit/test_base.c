@@ -1,7 +1,6 @@
 /*
  * test_base: the floor of libc and pthreads: clock, randomness, wake-up, log, errors, ranked mutexes.
  */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -21,6 +20,7 @@
 #include "rng.h"
 #include "sync.h"
 #include "trace.h"
+#include "unit.h"
 #include "wake.h"
 
 /* ---- clock -------------------------------------------------------------------------------------------------- */
@@ -494,13 +494,11 @@ static TCase *make_tests(void)
 	return tcase;
 }
 
-int main(void)
+static Suite *base_suite(void)
 {
 	Suite *suite = suite_create("base");
 	suite_add_tcase(suite, make_tests());
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(base_suite)
