@@ -187,5 +187,5 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 		dbha__attempt_lost(conn, attempt);
 	else
 		dbha__attempt_judge(conn, attempt);
-	dbha__exec_note_use(conn, flush->request, hints, attempt);
+	dbha__attempt_note_use(conn, flush->request, hints, attempt);
 }

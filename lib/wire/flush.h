@@ -8,10 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "attempt.h"
 #include "conn.h"
 #include "dbha.h"
-#include "exec.h"
-#include "outcome.h"
+#include "mark.h"
 
 struct flush {
 	const char *before;          /* BEGIN ..., or another statement to run before it; NULL: none */
