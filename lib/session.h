@@ -37,6 +37,7 @@ struct dbha_session {
 	char lost_state[64];  /* what it was, for people */
 	int64_t deadline_cap; /* no call goes on beyond; 0: no such limit. See dbha_transaction */
 	dbha_error last;      /* the error of the last call that failed, of the transaction of now */
+	char cause[6];        /* the SQLSTATE of the first error of that transaction; "" */
 	char node[DBHA_NODE_NAME_MAX];
 };
 

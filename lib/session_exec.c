@@ -157,8 +157,7 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 		return run_pinned(s, rq, result, err);
 	if (s->tx == TX_NONE)
 		return dbha__verified_wanted(s->h, rq) ? dbha__verified_run(s, rq, result, err) : run_alone(s, rq, result, err);
-	/* What begins with a comment may be anything, a COMMIT too. */
-	if (verb == VERB_COMMIT || (verb == VERB_UNKNOWN && s->tx == TX_OPEN))
+	if (verb == VERB_COMMIT)
 		return dbha__session_commit(s, rq, result, err);
 	if (verb == VERB_ROLLBACK)
 		return dbha__session_rollback(s, rq, result, err);

@@ -323,8 +323,9 @@ static void judge(struct statement *st, struct attempt *attempt)
 	    .reads = reads,
 	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
 	    .uncommitted = st->in_transaction && !st->may_commit,
-	    .atomic = reads || dbha__retry_atomic(rq->sql),
-	    .runs_code = dbha__retry_runs_code(rq->sql),
+	    /* In a transaction nothing can commit on the way, and an error of COMMIT itself has rolled back. */
+	    .atomic = reads || st->in_transaction || dbha__retry_atomic(rq->sql),
+	    .runs_code = !st->in_transaction && dbha__retry_runs_code(rq->sql),
 	};
 	st->retry = dbha__retry(attempt->end, &st->verdict, &facts);
 	refine(&st->retry, attempt, reads || facts.uncommitted);

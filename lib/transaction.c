@@ -57,6 +57,7 @@ int dbha__session_begin(dbha_session *s, const char *what, const dbha_transactio
 	s->notified = false;
 	memset(&s->mark, 0, sizeof s->mark);
 	memset(&s->last, 0, sizeof s->last);
+	s->cause[0] = '\0';
 	snprintf(s->begin, sizeof s->begin, "BEGIN%s%s%s", isolation_words[options->isolation],
 	         options->read_only ? " READ ONLY" : "", options->deferrable ? " DEFERRABLE" : "");
 	return DBHA_OK;
@@ -177,15 +178,16 @@ int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult 
 		follow_end(s, &st);
 		return resolve(s, &st, result, err);
 	}
-	bool failed = code != DBHA_OK;
-	if (code == DBHA_OK)
+	if (code == DBHA_OK) {
 		code = ended(s, *result, err);
-	else if (!st.connection_lost)
-		undo_uses(s);
-	if (failed)
+	} else if (code == DBHA_ERR_LOST) {
+		code = fail_rolled_back(s, err, "the connection was lost before COMMIT");
+	} else {
 		STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
+		undo_uses(s);
+	}
 	follow_end(s, &st);
-	return code == DBHA_ERR_LOST ? fail_rolled_back(s, err, "the connection was lost before COMMIT") : code;
+	return code;
 }
 
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
