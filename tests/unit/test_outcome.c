@@ -10,6 +10,7 @@
 #include "history.h"
 #include "mark.h"
 #include "outcome.h"
+#include "outcome_table.h"
 #include "topology.h"
 
 #define STEPS_MAX 12
@@ -546,6 +547,55 @@ START_TEST(what_is_no_mark_is_refused)
 }
 END_TEST
 
+/* ---- the outcome table ------------------------------------------------------------------------------------------ */
+
+START_TEST(the_name_of_the_table_is_quoted)
+{
+	static const char *const names[][2] = {
+	    {"outcomes", "\"outcomes\""},
+	    {"app.Outcomes", "\"app\".\"Outcomes\""},
+	    {"a\"; DROP TABLE b; --", "\"a\"\"; DROP TABLE b; --\""},
+	    {"\"\"", "\"\"\"\"\"\""},
+	    {"", ""},
+	    {".", ""},
+	    {"a.", ""},
+	    {".a", ""},
+	    {"a.b.c", ""},
+	    {"a\tb", ""},
+	};
+	char quoted[OUTCOME_TABLE_MAX];
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		ck_assert_int_eq(dbha__outcome_table_quote(names[i][0], quoted), names[i][1][0] != '\0');
+		ck_assert_str_eq(quoted, names[i][1]);
+	}
+}
+END_TEST
+
+/* The longest name, all of quotes, fits into the texts to its last byte. */
+START_TEST(the_longest_name_fits)
+{
+	char name[2 * OUTCOME_NAME_BYTES + 2], quoted[OUTCOME_TABLE_MAX], sql[OUTCOME_SQL_MAX];
+	memset(name, '"', sizeof name - 1);
+	name[sizeof name - 1] = '\0';
+	ck_assert(!dbha__outcome_table_quote(name, quoted));
+	name[OUTCOME_NAME_BYTES] = '.';
+	ck_assert(dbha__outcome_table_quote(name, quoted));
+	ck_assert_uint_eq(strlen(quoted), OUTCOME_TABLE_MAX - 1);
+	dbha__outcome_table_insert(name, sql);
+	ck_assert_ptr_nonnull(strstr(sql, "($1::pg_catalog.uuid)"));
+	dbha__outcome_table_look_up(name, sql);
+	ck_assert_ptr_nonnull(strstr(sql, "= $1::pg_catalog.uuid"));
+}
+END_TEST
+
+START_TEST(a_token_is_a_uuid)
+{
+	char token[OUTCOME_TOKEN_MAX];
+	dbha__outcome_token(0xf, UINT64_MAX, token);
+	ck_assert_str_eq(token, "000000000000000fffffffffffffffff");
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tcase = tcase_create("outcome");
@@ -558,6 +608,9 @@ int main(void)
 	tcase_add_loop_test(tcase, a_mark_is_read_or_refused, 0, sizeof mark_texts / sizeof mark_texts[0]);
 	tcase_add_test(tcase, a_mark_is_read_whole);
 	tcase_add_test(tcase, what_is_no_mark_is_refused);
+	tcase_add_test(tcase, the_name_of_the_table_is_quoted);
+	tcase_add_test(tcase, the_longest_name_fits);
+	tcase_add_test(tcase, a_token_is_a_uuid);
 	Suite *suite = suite_create("outcome");
 	suite_add_tcase(suite, tcase);
 	SRunner *runner = srunner_create(suite);
