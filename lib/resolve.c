@@ -203,6 +203,10 @@ static bool pause_for(struct resolving *r, enum look look)
 static bool look_once(struct resolving *r, enum outcome *outcome)
 {
 	dbha_error err;
+	if (dbha__clock_now() >= r->what->deadline) {
+		say(r, "there was no time left to ask");
+		return true;
+	}
 	r->call.avoid = 0;
 	struct dbha_conn *slot = dbha__call_connection(&r->call, &err);
 	if (!slot) {

@@ -83,11 +83,12 @@ static struct xact_mark *wanted_mark(dbha_session *s)
 static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	struct statement st;
+	const dbha_request begin = {.size = sizeof begin, .sql = s->begin, .flags = DBHA_UNPREPARED};
 	int code;
 	do {
 		dbha__session_statement(s, &st, rq, result, err);
 		st.call.intent = s->read_only && !s->serializable ? DBHA_READ : DBHA_DEFAULT;
-		st.before = s->begin;
+		st.before = &begin;
 		st.begins = st.in_transaction = true;
 		st.mark = wanted_mark(s);
 		code = s->slot ? dbha__statement_run_on_kept(&st) : dbha__statement_run(&st);
