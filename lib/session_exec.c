@@ -122,6 +122,7 @@ static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
+	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
 	int code = dbha__statement_run_on_kept(&st);
 	follow(s, &st);
 	if (code != DBHA_ERR_LOST || !s->state_lost)
@@ -138,6 +139,7 @@ static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result,
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
+	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
 	memset(&s->mark, 0, sizeof s->mark);
 	s->read_only = s->serializable = s->notified = false;
 	int code = dbha__statement_run(&st);
