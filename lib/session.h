@@ -80,6 +80,9 @@ int dbha__session_run(dbha_session *s, const dbha_request *request, PGresult **r
 int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 
+/* Nothing is known of the transaction that may begin now. */
+void dbha__session_new_transaction(dbha_session *s);
+
 /* Begins, entered; nothing is sent. */
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err);
 

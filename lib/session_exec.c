@@ -140,8 +140,6 @@ static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result,
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
 	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
-	memset(&s->mark, 0, sizeof s->mark);
-	s->read_only = s->serializable = s->notified = false;
 	int code = dbha__statement_run(&st);
 	if (st.call.last_name)
 		snprintf(s->node, sizeof s->node, "%s", st.call.last_name);
@@ -156,6 +154,8 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 		return dbha__fail(err, DBHA_ERR_USAGE, "COPY needs dbha_session_copy_in or dbha_session_copy_out");
 	if (s->tx != TX_NONE && verb == VERB_BEGIN)
 		return fail_as_server(err, "25001", false, "there is already a transaction in progress");
+	if (s->tx == TX_NONE)
+		dbha__session_new_transaction(s);
 	if (s->tx == TX_NONE && s->slot)
 		return run_pinned(s, rq, result, err);
 	if (s->tx == TX_NONE)

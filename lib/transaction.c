@@ -40,6 +40,14 @@ static int check_options(const char *what, const dbha_transaction_options *optio
 	return DBHA_OK;
 }
 
+void dbha__session_new_transaction(dbha_session *s)
+{
+	s->read_only = s->serializable = s->notified = false;
+	memset(&s->mark, 0, sizeof s->mark);
+	memset(&s->last, 0, sizeof s->last);
+	s->cause[0] = '\0';
+}
+
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err)
 {
 	static const dbha_transaction_options none = {.size = sizeof none};
@@ -53,13 +61,10 @@ int dbha__session_begin(dbha_session *s, const char *what, const dbha_transactio
 		snprintf(err->sqlstate, sizeof err->sqlstate, "25001");
 		return err->code;
 	}
+	dbha__session_new_transaction(s);
 	s->tx = TX_BEGUN;
 	s->read_only = options->read_only;
 	s->serializable = options->isolation == DBHA_SERIALIZABLE;
-	s->notified = false;
-	memset(&s->mark, 0, sizeof s->mark);
-	memset(&s->last, 0, sizeof s->last);
-	s->cause[0] = '\0';
 	snprintf(s->begin, sizeof s->begin, "BEGIN%s%s%s", isolation_words[options->isolation],
 	         options->read_only ? " READ ONLY" : "", options->deferrable ? " DEFERRABLE" : "");
 	return DBHA_OK;
