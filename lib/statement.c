@@ -278,11 +278,13 @@ static void attempt_on(struct statement *st, struct dbha_conn *slot, struct atte
 	if (st->mark && atomic_load_explicit(&call->h->marks_refused, memory_order_relaxed))
 		st->mark = NULL;
 	/* Once a COMMIT is sent, a cancel would only end the wait for a synchronous standby: it would be committed, and less safe. */
-	dbha__call_running(call, st->may_commit ? NULL : slot->conn);
+	bool cancelable = call->cancel && !st->may_commit;
+	if (cancelable)
+		dbha__call_running(call, slot->conn);
 	send(st, slot->conn, attempt);
-	dbha__call_running(call, NULL);
-	bool canceled = strcmp(attempt->sqlstate, "57014") == 0;
-	if (call->cancel && call->cancel->sent && !canceled)
+	if (cancelable)
+		dbha__call_running(call, NULL);
+	if (cancelable && call->cancel->sent && strcmp(attempt->sqlstate, "57014") != 0)
 		slot->conn->cancel_pending = true;
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
 	call->sent += attempt->end != ATTEMPT_NOT_SENT;
@@ -335,19 +337,13 @@ static void judge(struct statement *st, struct attempt *attempt)
 	refine(&st->retry, attempt, reads || facts.uncommitted);
 }
 
-static void ran_on(struct call *call, const struct dbha_conn *slot)
-{
-	call->last_node = dbha__call_node(call, slot);
-	call->last_name = slot->node_name;
-}
-
 /* Whether the session has to go on with this connection: it is in a transaction, or has left something of its own there. */
 static bool must_keep(const struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
 {
-	enum conn_state state = dbha__conn_state(slot->conn);
-	if (!st->keeps || state == CONN_UNUSABLE)
+	if (!st->keeps)
 		return false;
-	return state == CONN_IN_TRANSACTION || (attempt->end == ATTEMPT_OK && slot->conn->used);
+	enum conn_state state = dbha__conn_state(slot->conn);
+	return state == CONN_IN_TRANSACTION || (state == CONN_IDLE && attempt->end == ATTEMPT_OK && slot->conn->used);
 }
 
 /* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
@@ -363,7 +359,8 @@ static bool run_once(struct statement *st, int *code)
 	int node = dbha__call_node(call, slot);
 	if (call->last_node >= 0 && call->last_node != node)
 		STATS_ADD(&h->stats[node], reroutes, 1);
-	ran_on(call, slot);
+	call->last_node = node;
+	call->last_name = slot->node_name;
 
 	struct attempt attempt;
 	attempt_on(st, slot, &attempt);
@@ -417,7 +414,8 @@ int dbha__statement_run_on_kept(struct statement *st)
 	struct attempt attempt;
 	dbha__call_set_deadline(call);
 	call->on_standby = slot->conn->standby;
-	ran_on(call, slot);
+	call->last_node = dbha__call_node(call, slot);
+	call->last_name = slot->node_name;
 	attempt_on(st, slot, &attempt);
 	judge(st, &attempt);
 	if (!st->verdict.keep || dbha__conn_state(slot->conn) == CONN_UNUSABLE) {
