@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "backoff.h"
+#include "cancel.h"
+#include "canceller.h"
 #include "clock.h"
 #include "error.h"
 #include "exec.h"
@@ -403,6 +405,9 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 
 static bool tidy(struct dbha_conn *slot, int64_t deadline)
 {
+	/* A cancel request on its way would stop what the next one does. */
+	if (dbha__conn_cancel_pending(slot->conn) && !dbha__canceller_settle(slot->conn, dbha__clock_now() + CONN_DRAIN_US))
+		return false;
 	switch (dbha__conn_state(slot->conn)) {
 	case CONN_IDLE:
 		return true;

@@ -234,6 +234,20 @@ static void count(struct call *call, const struct attempt *attempt)
 		STATS_ADD(stats, statement_errors, 1);
 }
 
+/*
+ * What a deadline leaves behind. After the server has said that it stopped, and the request is known to have been acted on, the
+ * connection is as good as before. After any other answer the request may have come too late for this statement: then the
+ * connection is given up, although it is most likely in order. A pooler may pass the request on when it likes.
+ */
+static void end_at_deadline(const struct call *call, const struct conn *conn, struct attempt *attempt)
+{
+	if (conn->late)
+		attempt->in_doubt = attempt->end != ATTEMPT_CANCELLED || !conn->direct ||
+		                    !dbha__canceller_settle(conn, call->deadline + CONN_DRAIN_US);
+	else if (attempt->end == ATTEMPT_TIMEOUT)
+		dbha__canceller_send(conn); /* its caller is about to leave; the server need not go on for nobody */
+}
+
 static void attempt_on(struct call *call, struct dbha_conn *slot, const dbha_request *rq, struct attempt *attempt)
 {
 	call->rounds++;
@@ -244,9 +258,7 @@ static void attempt_on(struct call *call, struct dbha_conn *slot, const dbha_req
 	/* A promotion elsewhere says that the primary we know may be stale: the sooner all are looked at, the better. */
 	if (dbha__conn_was_promoted(slot->conn))
 		dbha__monitor_alarm(&call->h->monitor);
-	/* Its caller is about to leave; the server need not go on for nobody. */
-	if (attempt->end == ATTEMPT_TIMEOUT)
-		dbha__canceller_send(slot->conn);
+	end_at_deadline(call, slot->conn, attempt);
 }
 
 /* Two ends of which more is known than their kind says. */
@@ -281,7 +293,7 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	attempt_on(call, slot, rq, &attempt);
 	count(call, &attempt);
 	struct verdict verdict = dbha__sqlstate_judge(attempt.end, attempt.sqlstate, attempt.answered);
-	dbha__call_return(h, slot, verdict.keep, call->deadline);
+	dbha__call_return(h, slot, verdict.keep && !attempt.in_doubt, call->deadline);
 	*result = attempt.result;
 	*code = DBHA_OK;
 	if (attempt.end == ATTEMPT_OK)

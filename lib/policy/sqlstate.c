@@ -80,6 +80,8 @@ struct verdict dbha__sqlstate_judge(enum attempt_end end, const char *sqlstate, 
 		return judge_fatal(sqlstate, answered);
 	case ATTEMPT_LOST:
 		return (struct verdict){EFFECT_UNKNOWN, AGAIN_ELSEWHERE, false, true};
+	case ATTEMPT_CANCELLED:
+		return (struct verdict){EFFECT_ROLLED_BACK, AGAIN_NEVER, true, false};
 	case ATTEMPT_TIMEOUT:
 		break;
 	}

@@ -19,6 +19,7 @@ enum attempt_end {
 	ATTEMPT_LOST,          /* the connection ended after the statement had been sent, without an answer */
 	ATTEMPT_TIMEOUT,       /* the deadline passed after it had been sent */
 	ATTEMPT_FATAL,         /* the server, or a pooler, gave an error and ended the connection; see the SQLSTATE */
+	ATTEMPT_CANCELLED,     /* the deadline passed, the server was asked to stop the statement, and said that it has */
 };
 
 /* What the server did with the statement. */

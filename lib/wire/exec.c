@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clock.h"
 #include "retry.h"
 #include "stmtcache.h"
 #include "wait.h"
@@ -81,45 +82,80 @@ static void judge_end(struct conn *conn, struct attempt *attempt)
 		lost(conn, attempt);
 }
 
-static void timed_out(struct attempt *attempt)
+static void timed_out(struct attempt *attempt, enum attempt_end end, const char *message)
 {
 	PQclear(attempt->result);
 	attempt->result = NULL;
-	attempt->end = ATTEMPT_TIMEOUT;
-	snprintf(attempt->message, sizeof attempt->message, "no answer before the deadline of the call");
+	attempt->end = end;
+	snprintf(attempt->message, sizeof attempt->message, "%s", message);
 }
 
-static void collect(struct conn *conn, int64_t deadline, struct attempt *attempt)
+static void not_in_time(struct attempt *attempt)
 {
-	enum waited waited = dbha__wait_flush(conn, deadline);
-	while (waited == WAITED_READY) {
-		waited = dbha__wait_result(conn, deadline);
-		if (waited != WAITED_READY)
-			break;
+	timed_out(attempt, ATTEMPT_TIMEOUT, "no answer before the deadline of the call");
+}
+
+/*
+ * Behind the deadline, when the server had been asked to stop, its word counts as at any other time. But a commit that was
+ * stopped in its wait for a synchronous standby is called done by the server and is less than the caller has asked for.
+ */
+static void judge_late(const struct conn *conn, struct attempt *attempt)
+{
+	if (attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0)
+		timed_out(attempt, ATTEMPT_CANCELLED, "not done before the deadline of the call, and stopped");
+	else if (attempt->end == ATTEMPT_OK && conn->unreplicated)
+		timed_out(attempt, ATTEMPT_TIMEOUT,
+		          "committed, but not confirmed by the synchronous standby before the deadline of the call");
+	else if (attempt->end == ATTEMPT_LOST)
+		not_in_time(attempt);
+}
+
+/* Until the server has said everything; false: nothing came by the deadline, or the connection broke, as `attempt` says. */
+static bool take_results(struct conn *conn, int64_t deadline, struct attempt *attempt)
+{
+	enum waited waited;
+	while ((waited = dbha__wait_result(conn, deadline)) == WAITED_READY) {
 		PGresult *result = PQgetResult(conn->pg);
 		if (!result) {
 			judge_end(conn, attempt);
-			return;
+			return true;
 		}
 		if (is_copy(result)) {
 			refuse_copy(conn, attempt, result);
-			return;
+			return true;
 		}
 		take_result(attempt, result);
 	}
-	if (waited == WAITED_TIMEOUT)
-		timed_out(attempt);
-	else
+	if (waited == WAITED_BROKEN)
 		lost(conn, attempt);
+	return waited == WAITED_BROKEN;
 }
 
-static void begin_attempt(struct attempt *attempt)
+/* drains: what is not answered by the deadline is worth a cancel request, and a moment more. */
+static void collect(struct conn *conn, int64_t deadline, bool drains, struct attempt *attempt)
 {
+	enum waited waited = dbha__wait_flush(conn, deadline);
+	if (waited == WAITED_BROKEN)
+		lost(conn, attempt);
+	else if (waited == WAITED_TIMEOUT)
+		not_in_time(attempt);
+	else if (!take_results(conn, deadline, attempt) &&
+	         !(drains && dbha__wait_drain(conn, &deadline) && take_results(conn, deadline, attempt)))
+		not_in_time(attempt);
+	if (conn->late)
+		judge_late(conn, attempt);
+}
+
+static void begin_attempt(struct conn *conn, struct attempt *attempt)
+{
+	conn->late = false;
+	conn->unreplicated = false;
 	attempt->end = ATTEMPT_OK;
 	attempt->result = NULL;
 	attempt->answered = false;
 	attempt->prepared_only = false;
 	attempt->copied_out = false;
+	attempt->in_doubt = false;
 	attempt->sqlstate[0] = '\0';
 	attempt->message[0] = '\0';
 }
@@ -138,10 +174,10 @@ static void not_sent(struct conn *conn, struct attempt *attempt)
 
 static void run_unnamed(struct conn *conn, const dbha_request *rq, int64_t deadline, struct attempt *attempt)
 {
-	begin_attempt(attempt);
+	begin_attempt(conn, attempt);
 	if (PQsendQueryParams(conn->pg, rq->sql, rq->n_params, rq->types, rq->values, rq->lengths, rq->formats,
 	                      rq->result_format))
-		collect(conn, deadline, attempt);
+		collect(conn, deadline, true, attempt);
 	else
 		not_sent(conn, attempt);
 }
@@ -149,9 +185,9 @@ static void run_unnamed(struct conn *conn, const dbha_request *rq, int64_t deadl
 static void run_prepared(struct conn *conn, const dbha_request *rq, const char *name, int64_t deadline,
                          struct attempt *attempt)
 {
-	begin_attempt(attempt);
+	begin_attempt(conn, attempt);
 	if (PQsendQueryPrepared(conn->pg, name, rq->n_params, rq->values, rq->lengths, rq->formats, rq->result_format))
-		collect(conn, deadline, attempt);
+		collect(conn, deadline, true, attempt);
 	else
 		not_sent(conn, attempt);
 }
@@ -162,23 +198,33 @@ static void never_executed(struct attempt *attempt)
 	attempt->answered = false;
 	if (attempt->end == ATTEMPT_LOST || attempt->end == ATTEMPT_FATAL)
 		attempt->end = ATTEMPT_NOT_SENT;
-	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT;
+	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT || attempt->end == ATTEMPT_CANCELLED;
+}
+
+/* After a preparation: whether there is time left for the statement itself. */
+static bool in_time(const struct conn *conn, int64_t deadline, struct attempt *attempt)
+{
+	if (!conn->late && dbha__clock_now() < deadline)
+		return true;
+	not_in_time(attempt);
+	attempt->prepared_only = true;
+	return false;
 }
 
 /* True: the statement is prepared. False: `attempt` says why; the statement itself has not been sent. */
 static bool prepare(struct conn *conn, const dbha_request *rq, const char *name, int64_t deadline,
                     struct attempt *attempt)
 {
-	begin_attempt(attempt);
+	begin_attempt(conn, attempt);
 	if (PQsendPrepare(conn->pg, name, rq->sql, rq->n_params, rq->types))
-		collect(conn, deadline, attempt);
+		collect(conn, deadline, false, attempt);
 	else
 		not_sent(conn, attempt);
 	if (attempt->end == ATTEMPT_OK) {
 		PQclear(attempt->result);
 		attempt->result = NULL;
 		dbha__stmtcache_prepared(conn->statements, name);
-		return true;
+		return in_time(conn, deadline, attempt);
 	}
 	dbha__stmtcache_refused(conn->statements, name);
 	never_executed(attempt);
@@ -188,13 +234,13 @@ static bool prepare(struct conn *conn, const dbha_request *rq, const char *name,
 bool dbha__exec_command(struct conn *conn, const char *sql, int64_t deadline)
 {
 	struct attempt attempt;
-	begin_attempt(&attempt);
+	begin_attempt(conn, &attempt);
 	if (PQsendQuery(conn->pg, sql))
-		collect(conn, deadline, &attempt);
+		collect(conn, deadline, false, &attempt);
 	else
 		not_sent(conn, &attempt);
 	PQclear(attempt.result);
-	return attempt.end == ATTEMPT_OK;
+	return attempt.end == ATTEMPT_OK && !conn->late;
 }
 
 /* False: it took too long, or the connection is gone; `attempt` says so. That the server did not know the name is fine. */
@@ -202,15 +248,15 @@ static bool deallocate(struct conn *conn, const char *name, int64_t deadline, st
 {
 	char sql[64];
 	snprintf(sql, sizeof sql, "DEALLOCATE %s", name);
-	begin_attempt(attempt);
+	begin_attempt(conn, attempt);
 	if (PQsendQuery(conn->pg, sql))
-		collect(conn, deadline, attempt);
+		collect(conn, deadline, false, attempt);
 	else
 		not_sent(conn, attempt);
 	PQclear(attempt->result);
 	attempt->result = NULL;
 	if (attempt->end == ATTEMPT_OK || attempt->end == ATTEMPT_ERROR)
-		return true;
+		return in_time(conn, deadline, attempt);
 	never_executed(attempt);
 	return false;
 }

@@ -31,6 +31,11 @@
 		.repeatable = true                                                                                             \
 	}
 
+#define RUNS_CODE                                                                                                      \
+	{                                                                                                                  \
+		.runs_code = true                                                                                              \
+	}
+
 struct row {
 	enum attempt_end end;
 	const char *sqlstate;
@@ -74,6 +79,13 @@ static const struct row rows[] = {
     {ENDED(TIMEOUT), UPSERT, DO(REPORT, TIMEOUT), false, true},
     {ENDED(TIMEOUT), CALL, DO(REPORT, TIMEOUT), false, true},
     {ENDED_AFTER_ANSWER(TIMEOUT), INSERT, DO(REPORT, TIMEOUT), false, true},
+    /* ... unless the server has said that it stopped it. */
+    {ENDED(CANCELLED), READ, DO(REPORT, TIMEOUT), true, false},
+    {ENDED(CANCELLED), INSERT, DO(REPORT, TIMEOUT), true, false},
+    {ENDED(CANCELLED), UPSERT, DO(REPORT, TIMEOUT), true, false},
+    {ENDED(CANCELLED), CALL, DO(REPORT, TIMEOUT), false, true},
+    {ENDED(CANCELLED), RUNS_CODE, DO(REPORT, TIMEOUT), false, true},
+    {ENDED_AFTER_ANSWER(CANCELLED), INSERT, DO(REPORT, TIMEOUT), true, false},
     /* Rejected as read-only: it goes where it belongs. */
     {ERROR("25006"), INSERT, DO(ELSEWHERE, SERVER), true, false},
     {ERROR("25006"), READ, DO(ELSEWHERE, SERVER), true, false},
@@ -178,6 +190,8 @@ static bool certainly_not_done(enum attempt_end end, const char *sqlstate, bool 
 		return true;
 	if (end == ATTEMPT_FATAL)
 		return !answered && said_in_time(sqlstate, atomic);
+	if (end == ATTEMPT_CANCELLED)
+		return atomic;
 	return end == ATTEMPT_ERROR && (atomic || strcmp(sqlstate, "25006") == 0);
 }
 
@@ -210,6 +224,7 @@ START_TEST(no_combination_does_anything_twice)
 	check_combination(ATTEMPT_OK, "", answered, &facts);
 	check_combination(ATTEMPT_LOST, "", answered, &facts);
 	check_combination(ATTEMPT_TIMEOUT, "", answered, &facts);
+	check_combination(ATTEMPT_CANCELLED, "57014", answered, &facts);
 	check_combination(ATTEMPT_NOT_SENT, "", false, &facts);
 	check_combination(ATTEMPT_NO_CONNECTION, "", false, &facts);
 }

@@ -40,6 +40,8 @@ static const struct row rows[] = {
     {ATTEMPT_LOST, "", true, EFFECT_UNKNOWN, AGAIN_ELSEWHERE, false, true},
     {ATTEMPT_TIMEOUT, "", false, EFFECT_UNKNOWN, AGAIN_NEVER, false, true},
     {ATTEMPT_TIMEOUT, "", true, EFFECT_UNKNOWN, AGAIN_NEVER, false, true},
+    {ATTEMPT_CANCELLED, "57014", false, EFFECT_ROLLED_BACK, AGAIN_NEVER, true, false},
+    {ATTEMPT_CANCELLED, "57014", true, EFFECT_ROLLED_BACK, AGAIN_NEVER, true, false},
     /* The node is not what it was. */
     REFUSED("25006", NONE, ELSEWHERE, false, true),
     LAST_WORDS("57P03", false, NONE, ELSEWHERE, true),
@@ -145,8 +147,8 @@ END_TEST
 /* A connection is never kept where its session ended, or where an answer to the old statement may still come. */
 START_TEST(a_doubtful_connection_is_not_kept)
 {
-	for (int end = ATTEMPT_OK; end <= ATTEMPT_FATAL; end++)
-		if (end != ATTEMPT_OK && end != ATTEMPT_ERROR)
+	for (int end = ATTEMPT_OK; end <= ATTEMPT_CANCELLED; end++)
+		if (end != ATTEMPT_OK && end != ATTEMPT_ERROR && end != ATTEMPT_CANCELLED)
 			ck_assert(!dbha__sqlstate_judge((enum attempt_end)end, "", false).keep);
 }
 END_TEST
