@@ -39,7 +39,7 @@ bool dbha__canceller_send(const struct conn *conn)
 /* Looked at by the millisecond: it is for a few of them at most, and the thread that sends must not need anything of ours. */
 bool dbha__canceller_settle(const struct conn *conn, int64_t until)
 {
-	while (dbha__conn_cancel_pending(conn)) {
+	while (dbha__conn_cancel_under_way(conn)) {
 		if (dbha__clock_now() >= until)
 			return false;
 		poll(NULL, 0, 1);

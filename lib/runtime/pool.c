@@ -429,12 +429,13 @@ static void cut_off_used(struct pool *pool)
 static int64_t look_at(struct dbha_conn *slot, int64_t now, struct conn_cancel **cancel)
 {
 	overdue_word *word = &slot->conn->wait_until;
-	int64_t seen = atomic_load_explicit(word, memory_order_relaxed);
+	int64_t seen = atomic_load_explicit(word, memory_order_acquire);
 	if (!slot->used || seen == 0 || seen == OVERDUE_CUT)
 		return CLOCK_NEVER;
 	if (seen > now)
 		return seen;
-	if (seen > 0) {
+	bool cancelable = !atomic_load_explicit(&slot->conn->uncancelable, memory_order_relaxed);
+	if (seen > 0 && cancelable) {
 		struct conn_cancel *request = cancel ? dbha__conn_cancel_new(slot->conn) : NULL;
 		if (!dbha__overdue_step(word, seen, -seen)) {
 			dbha__conn_cancel_free(request);
@@ -444,7 +445,7 @@ static int64_t look_at(struct dbha_conn *slot, int64_t now, struct conn_cancel *
 			*cancel = request;
 		seen = -seen;
 	}
-	if (now < -seen + CONN_DRAIN_US)
+	if (seen < 0 && now < -seen + CONN_DRAIN_US)
 		return -seen + CONN_DRAIN_US;
 	if (dbha__overdue_step(word, seen, OVERDUE_CUT))
 		cut(slot);

@@ -115,7 +115,7 @@ void dbha__conn_cancel_free(struct conn_cancel *cancel)
 		end(cancel, true);
 }
 
-bool dbha__conn_cancel_pending(const struct conn *conn)
+bool dbha__conn_cancel_under_way(const struct conn *conn)
 {
 	return conn->cancels && atomic_load_explicit(&conn->cancels->pending, memory_order_acquire) > 0;
 }

@@ -33,6 +33,6 @@ void dbha__conn_cancel_run(struct conn_cancel *cancel);
 void dbha__conn_cancel_free(struct conn_cancel *cancel);
 
 /* Whether a request may still reach the server. Any thread. */
-bool dbha__conn_cancel_pending(const struct conn *conn);
+bool dbha__conn_cancel_under_way(const struct conn *conn);
 
 #endif

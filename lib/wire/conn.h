@@ -33,11 +33,15 @@ struct conn {
 	struct cancel_count *cancels; /* of the requests to stop what it does, see cancel.h */
 	/* Sends such a request on a thread of its own; false: it could not. NULL: none is ever sent. A floor up there are threads. */
 	bool (*ask_to_stop)(const struct conn *conn);
+	_Atomic bool uncancelable; /* what runs is a COMMIT: no request is sent at its deadline */
 	bool late;           /* of the statement in progress: its deadline has passed, and the server was asked to stop */
 	bool unreplicated;   /* of the same: it was committed, but its wait for a synchronous standby was broken off */
 	bool direct;         /* the backend is the one libpq was told of: no pooler shares it with others */
 	bool standby;        /* when it was asked last, the server was one */
 	bool read_only_set;  /* we have set default_transaction_read_only for this session */
+	unsigned used;       /* enum session_use: what its user has left in the session */
+	bool cancel_pending; /* a cancel request was sent that may still hit whatever runs here: nobody else may have it */
+	bool resetting;      /* a reset is under way, see reset.h */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
 	bool basic_identity; /* the role may not read everything the identity query asks for */
 	enum {

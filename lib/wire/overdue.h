@@ -21,7 +21,7 @@ typedef _Atomic int64_t overdue_word;
 
 static inline void dbha__overdue_begin(overdue_word *word, int64_t deadline)
 {
-	atomic_store_explicit(word, deadline, memory_order_relaxed);
+	atomic_store_explicit(word, deadline, memory_order_release);
 }
 
 /* Ends the wait; the word as the patrol has left it: below 0, it was overdue. */

@@ -45,8 +45,16 @@ enum waited dbha__wait_socket(struct conn *conn, short events, int64_t deadline)
 	return wait_timed(&item, deadline);
 }
 
+void dbha__wait_begin(struct conn *conn)
+{
+	conn->late = false;
+	conn->unreplicated = false;
+}
+
 bool dbha__wait_drain(struct conn *conn, int64_t *deadline)
 {
+	if (atomic_load_explicit(&conn->uncancelable, memory_order_relaxed))
+		return false;
 	if (!conn->late && !(conn->ask_to_stop && conn->ask_to_stop(conn)))
 		return false;
 	conn->late = true;

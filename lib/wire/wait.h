@@ -15,6 +15,9 @@ enum waited {
 	WAITED_TIMEOUT,
 };
 
+/* Before a statement: what was said of the one before (conn->late and others) no longer counts. */
+void dbha__wait_begin(struct conn *conn);
+
 /* Until the socket is ready for `events` (POLLIN, POLLOUT), or until `deadline` (monotonic us). */
 enum waited dbha__wait_socket(struct conn *conn, short events, int64_t deadline);
 

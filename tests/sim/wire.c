@@ -209,7 +209,7 @@ void dbha__conn_cancel_free(struct conn_cancel *request)
 		((struct cancel *)request)->link->cancels_pending--;
 }
 
-bool dbha__conn_cancel_pending(const struct conn *conn)
+bool dbha__conn_cancel_under_way(const struct conn *conn)
 {
 	return sim(conn)->link->cancels_pending > 0;
 }
