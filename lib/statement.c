@@ -263,6 +263,7 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	if (flush.mark_refused)
 		atomic_store(&st->call.h->marks_refused, true);
 	st->mark_refused = flush.mark_refused;
+	st->unprepared = flush.unprepared;
 }
 
 /*

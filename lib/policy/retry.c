@@ -77,9 +77,5 @@ struct retry dbha__retry(enum attempt_end end, const struct verdict *verdict, co
 
 bool dbha__retry_transaction(const char *sqlstate)
 {
-	static const char *const codes[] = {"40001", "40P01", "40000", "25006", "57P01", "57P02", "57P03"};
-	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
-		if (strcmp(sqlstate, codes[i]) == 0)
-			return true;
-	return strncmp(sqlstate, "08", 2) == 0;
+	return dbha__sqlstate_transaction(sqlstate);
 }

@@ -53,6 +53,14 @@ void dbha__attempt_timed_out(struct attempt *attempt);
  */
 void dbha__attempt_judge_late(const struct conn *conn, struct attempt *attempt);
 
+/*
+ * Two errors of a prepared statement are about the preparation, and say that nothing was executed. Where `result` is one of them for
+ * `name`, the cache is mended and it is true. The server no longer has it (26000): then it has lost the others too, as a
+ * rule. Or its result changed shape with a table ("cached plan must not change result type", which has only the general
+ * code 0A000; the name of the function that raised it is not translated, unlike the text).
+ */
+bool dbha__attempt_mend_cache(struct conn *conn, const PGresult *result, const char *name);
+
 /* What a statement has left in its session, see policy/sessionstate. hints: of its text. */
 void dbha__attempt_note_use(struct conn *conn, const dbha_request *request, unsigned hints,
                             const struct attempt *attempt);

@@ -135,23 +135,7 @@ static bool deallocate(struct conn *conn, const char *name, int64_t deadline, st
 	return false;
 }
 
-/*
- * Two errors of a prepared statement are about the preparation, and say that nothing was executed: the server no longer
- * has it (26000), or its result changed shape with a table ("cached plan must not change result type", which has only the
- * general code 0A000; the name of the function that raised it is not translated, unlike the text).
- */
-static bool must_prepare_anew(const struct attempt *attempt, const dbha_request *rq, const char *name)
-{
-	/* A procedure may have met either error in a statement of its own, after it had committed others. */
-	if (attempt->end != ATTEMPT_ERROR || dbha__retry_runs_code(rq->sql))
-		return false;
-	if (strcmp(attempt->sqlstate, "26000") == 0)
-		return strstr(attempt->message, name);
-	const char *function = PQresultErrorField(attempt->result, PG_DIAG_SOURCE_FUNCTION);
-	return strcmp(attempt->sqlstate, "0A000") == 0 && function && strcmp(function, "RevalidateCachedQuery") == 0;
-}
-
-/* Runs it prepared; once more unprepared where the preparation turned out to be no good. */
+/* Runs it prepared; once more unprepared where the preparation turned out to be no good, outside a transaction. */
 static void run_cached(struct conn *conn, const dbha_request *rq, const struct stmt *stmt, int64_t deadline,
                        struct attempt *attempt)
 {
@@ -164,12 +148,17 @@ static void run_cached(struct conn *conn, const dbha_request *rq, const struct s
 	if (stmt->advice == STMT_PREPARE && !prepare(conn, rq, stmt->name, deadline, attempt))
 		return;
 	run_prepared(conn, rq, stmt->name, deadline, attempt);
-	if (!must_prepare_anew(attempt, rq, stmt->name))
+	/* A procedure may have met such an error in a statement of its own, after it had committed others. */
+	if (attempt->end != ATTEMPT_ERROR || dbha__retry_runs_code(rq->sql))
 		return;
-	PQclear(attempt->result);
 	char name[sizeof stmt->evicted];
 	snprintf(name, sizeof name, "%s", stmt->name);
-	dbha__stmtcache_refused(conn->statements, stmt->name);
+	if (!dbha__attempt_mend_cache(conn, attempt->result, name))
+		return;
+	/* The error has ended the transaction, if there was one: what is left is to prepare it anew when it comes again. */
+	if (dbha__conn_state(conn) != CONN_IDLE)
+		return;
+	PQclear(attempt->result);
 	if (deallocate(conn, name, deadline, attempt))
 		run_unnamed(conn, rq, deadline, attempt);
 }

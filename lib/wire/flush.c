@@ -115,6 +115,8 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 	struct attempt *attempt = p->attempt;
 	ExecStatusType status = PQresultStatus(result);
 	bool failed = status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
+	bool unprepared =
+	    failed && item->kind != ITEM_PREPARE && item->name[0] && dbha__attempt_mend_cache(p->conn, result, item->name);
 	if (item->kind == ITEM_PREPARE && !failed && status != PGRES_PIPELINE_ABORTED)
 		dbha__stmtcache_prepared(p->conn->statements, item->name);
 	else if (item->kind == ITEM_PREPARE)
@@ -122,8 +124,9 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
 		dbha__mark_read(result, p->flush->mark);
 	bool first_failure = failed && attempt->end == ATTEMPT_OK;
-	if (item->kind == ITEM_MARK && first_failure)
+	if (item->kind == ITEM_MARK && first_failure && !unprepared)
 		p->flush->mark_refused = true;
+	p->flush->unprepared = p->flush->unprepared || unprepared;
 	if (first_failure || (item->kind == ITEM_MAIN && status != PGRES_PIPELINE_ABORTED))
 		dbha__attempt_take(attempt, result);
 	else
@@ -182,6 +185,7 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 	dbha__wait_begin(conn);
 	dbha__attempt_begin(attempt);
 	flush->mark_refused = false;
+	flush->unprepared = false;
 	if (!PQenterPipelineMode(conn->pg)) {
 		dbha__attempt_not_sent(conn, attempt);
 		return;

@@ -283,6 +283,27 @@ static const struct {
     {"1", false},
 };
 
+/* ---- a transaction as a whole --------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *sqlstate;
+	bool again;
+} transactions[] = {
+    {"40001", true},  {"40P01", true},  {"25006", true},  {"40000", true},  {"57P01", true},  {"57P02", true},
+    {"57P03", true},  {"08000", true},  {"08001", true},  {"08003", true},  {"08006", true},  {"08007", false},
+    {"08P01", false}, {"40002", false}, {"40003", false}, {"40999", false}, {"25001", false}, {"25P02", false},
+    {"25P03", false}, {"26000", false}, {"23505", false}, {"42601", false}, {"53100", false}, {"53300", false},
+    {"55P03", false}, {"57014", false}, {"57P00", false}, {"57P04", false}, {"57P05", false}, {"0A000", false},
+    {"P0001", false}, {"XX000", false}, {"00000", false}, {"22023", false}, {"18006", false}, {"", false},
+};
+
+START_TEST(a_transaction_is_run_again_or_not)
+{
+	ck_assert_msg(dbha__retry_transaction(transactions[_i].sqlstate) == transactions[_i].again, "\"%s\"",
+	              transactions[_i].sqlstate);
+}
+END_TEST
+
 START_TEST(a_statement_is_atomic_or_not)
 {
 	ck_assert_msg(dbha__retry_atomic(texts[_i].sql) == texts[_i].atomic, "\"%s\"", texts[_i].sql);
@@ -294,6 +315,7 @@ static Suite *retry_suite(void)
 	TCase *tcase = tcase_create("retry");
 	tcase_add_loop_test(tcase, a_failure_is_decided, 0, sizeof rows / sizeof rows[0]);
 	tcase_add_loop_test(tcase, no_combination_does_anything_twice, 0, 16);
+	tcase_add_loop_test(tcase, a_transaction_is_run_again_or_not, 0, sizeof transactions / sizeof transactions[0]);
 	tcase_add_loop_test(tcase, a_statement_is_atomic_or_not, 0, sizeof texts / sizeof texts[0]);
 	Suite *suite = suite_create("retry");
 	suite_add_tcase(suite, tcase);
