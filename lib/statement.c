@@ -68,10 +68,14 @@ static const char *advice_for(const struct retry *retry)
 	}
 }
 
-static int report(const struct call *call, const struct attempt *attempt, const struct retry *retry, dbha_error *err)
+static int report(const struct statement *st, const struct attempt *attempt)
 {
+	const struct call *call = &st->call;
+	const struct retry *retry = &st->retry;
+	dbha_error *err = st->err;
 	dbha *h = call->h;
-	if (retry->outcome_unknown)
+	/* What became of a COMMIT is asked first. */
+	if (retry->outcome_unknown && !st->may_commit)
 		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
 	if (retry->code == DBHA_ERR_TIMEOUT)
 		STATS_ADD(&h->stats[call->last_node], timeouts, 1);
@@ -346,8 +350,9 @@ static void judge(struct statement *st, struct attempt *attempt)
 	    .reads = reads,
 	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
 	    .uncommitted = st->in_transaction && !st->may_commit,
-	    .atomic = reads || dbha__retry_atomic(rq->sql),
-	    .runs_code = dbha__retry_runs_code(rq->sql),
+	    /* In a transaction nothing can commit on the way, and an error of COMMIT itself has rolled back. */
+	    .atomic = reads || st->in_transaction || dbha__retry_atomic(rq->sql),
+	    .runs_code = !st->in_transaction && dbha__retry_runs_code(rq->sql),
 	};
 	st->retry = dbha__retry(attempt->end, &st->verdict, &facts);
 	refine(&st->retry, attempt, reads || facts.uncommitted);
@@ -402,7 +407,7 @@ static bool run_once(struct statement *st, int *code)
 	else
 		dbha__call_return(h, slot, st->verdict.keep);
 	if (over || !goes_again(call, &attempt, &st->verdict, &st->retry)) {
-		*code = report(call, &attempt, &st->retry, st->err);
+		*code = report(st, &attempt);
 		return true;
 	}
 	PQclear(attempt.result);
@@ -444,5 +449,5 @@ int dbha__statement_run_on_kept(struct statement *st)
 		st->kept = NULL;
 		dbha__call_return(call->h, slot, false);
 	}
-	return attempt.end == ATTEMPT_OK ? DBHA_OK : report(call, &attempt, &st->retry, st->err);
+	return attempt.end == ATTEMPT_OK ? DBHA_OK : report(st, &attempt);
 }
