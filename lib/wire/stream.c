@@ -1,0 +1,319 @@
+#include "stream.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "dbha_build.h"
+#include "stream_end.h"
+#include "wait.h"
+
+/*
+ * Rows of one chunk, on libpq 17: enough to share out the cost of a result, and few enough that a statement which finds a row now
+ * and then does not keep them back for long.
+ */
+#define CHUNK_ROWS 100
+
+static bool is_copy(const PGresult *result)
+{
+	ExecStatusType status = PQresultStatus(result);
+	return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
+}
+
+static bool is_rows(const PGresult *result)
+{
+#ifdef HAVE_PQSETCHUNKEDROWSMODE
+	if (PQresultStatus(result) == PGRES_TUPLES_CHUNK)
+		return true;
+#endif
+	return PQresultStatus(result) == PGRES_SINGLE_TUPLE;
+}
+
+static void ask_for_rows(PGconn *pg)
+{
+#ifdef HAVE_PQSETCHUNKEDROWSMODE
+	PQsetChunkedRowsMode(pg, CHUNK_ROWS);
+#else
+	PQsetSingleRowMode(pg);
+#endif
+}
+
+/* ---- how it ended --------------------------------------------------------------------------------------------- */
+
+void dbha__stream_begin_attempt(struct attempt *attempt)
+{
+	*attempt = (struct attempt){.end = ATTEMPT_OK};
+}
+
+static void lost(struct stream *s, struct attempt *attempt)
+{
+	PQclear(attempt->result);
+	attempt->result = NULL;
+	attempt->end = ATTEMPT_LOST;
+	if (!attempt->message[0])
+		dbha__conn_first_line(attempt->message, sizeof attempt->message, PQerrorMessage(s->conn->pg));
+}
+
+/* libpq refused to send: a connection that was dead before, or arguments that it does not accept. */
+static void not_sent(struct stream *s, struct attempt *attempt)
+{
+	bool dead = PQstatus(s->conn->pg) != CONNECTION_OK;
+	s->kind = STREAM_NONE;
+	attempt->end = dead ? ATTEMPT_NOT_SENT : ATTEMPT_ERROR;
+	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "%s", dead ? "" : "22023");
+	dbha__conn_first_line(attempt->message, sizeof attempt->message, PQerrorMessage(s->conn->pg));
+}
+
+void dbha__stream_broke_off(struct stream *s, bool timeout, struct attempt *attempt)
+{
+	if (!timeout) {
+		s->kind = STREAM_NONE;
+		lost(s, attempt);
+		return;
+	}
+	PQclear(attempt->result);
+	attempt->result = NULL;
+	attempt->end = ATTEMPT_TIMEOUT;
+	snprintf(attempt->message, sizeof attempt->message, "no answer before the deadline of the call");
+}
+
+/* One result more, as in exec: the first error stays, and one behind a good result is of the commit. */
+static void take_result(struct attempt *attempt, PGresult *result)
+{
+	bool failed = PQresultStatus(result) == PGRES_FATAL_ERROR || PQresultStatus(result) == PGRES_BAD_RESPONSE;
+	if (attempt->end == ATTEMPT_ERROR || (!failed && attempt->result)) {
+		PQclear(result);
+		return;
+	}
+	PQclear(attempt->result);
+	attempt->result = result;
+	if (!failed) {
+		attempt->answered = true;
+		return;
+	}
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+	attempt->end = ATTEMPT_ERROR;
+	dbha__conn_first_line(attempt->sqlstate, sizeof attempt->sqlstate, state ? state : "");
+	dbha__conn_first_line(attempt->message, sizeof attempt->message, message ? message : PQresultErrorMessage(result));
+}
+
+/* No result is to come. A connection that broke without a word from the server is a lost one; with a word, the word counts. */
+static void judge_end(struct stream *s, struct attempt *attempt)
+{
+	bool nameless = attempt->end == ATTEMPT_ERROR && !attempt->sqlstate[0];
+	bool broken = PQstatus(s->conn->pg) != CONNECTION_OK;
+	s->kind = STREAM_NONE;
+	if (nameless || (attempt->end == ATTEMPT_OK && (broken || !attempt->result)))
+		lost(s, attempt);
+	else if (broken)
+		attempt->end = ATTEMPT_FATAL;
+	/* What a pooler says when it loses its server, or goes itself, says nothing of the statement. */
+	if (!s->conn->direct && (attempt->end == ATTEMPT_FATAL || strncmp(attempt->sqlstate, "08", 2) == 0))
+		lost(s, attempt);
+}
+
+/* A COPY that nobody asked for. The protocol has no way back, and the connection goes with it. */
+static void refuse_copy(struct stream *s, PGresult *result, struct attempt *attempt)
+{
+	bool in = PQresultStatus(result) == PGRES_COPY_IN;
+	PQclear(result);
+	PQclear(attempt->result);
+	attempt->result = NULL;
+	dbha__conn_cut(s->conn);
+	s->kind = STREAM_NONE;
+	attempt->copied_out = !in;
+	attempt->end = ATTEMPT_ERROR;
+	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "0A000");
+	snprintf(attempt->message, sizeof attempt->message, "the statement is COPY %s: use dbha_session_copy_%s",
+	         in ? "FROM STDIN" : "TO STDOUT", in ? "in" : "out");
+}
+
+/* Reads on to the next rows, or to the end. Those that nobody wants are thrown away, and as they may never stop coming, not for ever. */
+static void read_on(struct stream *s, bool rows_wanted, int64_t deadline, struct attempt *attempt)
+{
+	for (;;) {
+		enum waited waited = dbha__wait_result(s->conn, deadline);
+		if (waited != WAITED_READY) {
+			dbha__stream_broke_off(s, waited == WAITED_TIMEOUT, attempt);
+			return;
+		}
+		PGresult *result = PQgetResult(s->conn->pg);
+		if (!result) {
+			judge_end(s, attempt);
+			return;
+		}
+		if (is_copy(result)) {
+			refuse_copy(s, result, attempt);
+			return;
+		}
+		if (!is_rows(result)) {
+			take_result(attempt, result);
+		} else if (rows_wanted) {
+			attempt->result = result;
+			return;
+		} else {
+			PQclear(result);
+			if (dbha__clock_now() >= deadline) {
+				dbha__stream_broke_off(s, true, attempt);
+				return;
+			}
+		}
+	}
+}
+
+void dbha__stream_read_end(struct stream *s, int64_t deadline, struct attempt *attempt)
+{
+	s->kind = STREAM_ROWS;
+	enum waited waited = dbha__wait_flush(s->conn, deadline);
+	if (waited == WAITED_TIMEOUT)
+		dbha__stream_broke_off(s, true, attempt);
+	else /* broken or not: the server may have had a last word */
+		read_on(s, false, deadline, attempt);
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------------- */
+
+void dbha__stream_rows(struct stream *s, struct conn *conn, const dbha_request *rq, int64_t deadline,
+                       struct attempt *attempt)
+{
+	*s = (struct stream){.conn = conn, .kind = STREAM_ROWS};
+	dbha__stream_begin_attempt(attempt);
+	if (!PQsendQueryParams(conn->pg, rq->sql, rq->n_params, rq->types, rq->values, rq->lengths, rq->formats,
+	                       rq->result_format)) {
+		not_sent(s, attempt);
+		return;
+	}
+	ask_for_rows(conn->pg);
+	enum waited waited = dbha__wait_flush(conn, deadline);
+	if (waited != WAITED_READY) {
+		dbha__stream_broke_off(s, waited == WAITED_TIMEOUT, attempt);
+		return;
+	}
+	read_on(s, true, deadline, attempt);
+	if (attempt->end != ATTEMPT_OK)
+		return;
+	s->ahead = attempt->result;
+	attempt->result = NULL;
+}
+
+void dbha__stream_next(struct stream *s, int64_t deadline, struct attempt *attempt)
+{
+	dbha__stream_begin_attempt(attempt);
+	if (s->ahead) {
+		attempt->result = s->ahead;
+		s->ahead = NULL;
+	} else if (s->kind == STREAM_ROWS) {
+		read_on(s, true, deadline, attempt);
+	}
+}
+
+/* ---- the beginning of COPY -------------------------------------------------------------------------------------- */
+
+/*
+ * COPY is sent with the simple protocol. With the extended one libpq sends a Sync behind the statement, which the server
+ * swallows where it reads data, but answers where it fails before that: then there are two answers, and the second would be taken
+ * for the end of the next statement. The simple protocol would execute several statements, so the server parses the text first:
+ * that accepts one, and does nothing yet. True: it has accepted this one.
+ */
+static bool parse(struct stream *s, const char *sql, int64_t deadline, struct attempt *attempt)
+{
+	dbha__stream_begin_attempt(attempt);
+	if (!PQsendPrepare(s->conn->pg, "", sql, 0, NULL)) {
+		not_sent(s, attempt);
+		return false;
+	}
+	dbha__stream_read_end(s, deadline, attempt);
+	attempt->answered = false;
+	if (attempt->end == ATTEMPT_OK) {
+		PQclear(attempt->result);
+		return true;
+	}
+	if (attempt->end == ATTEMPT_LOST || attempt->end == ATTEMPT_FATAL)
+		attempt->end = ATTEMPT_NOT_SENT;
+	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT;
+	return false;
+}
+
+/* The first answer to COPY; what it is not, is read to its end. */
+static void begin_copy(struct stream *s, enum stream_kind wanted, int64_t deadline, struct attempt *attempt)
+{
+	ExecStatusType invitation = wanted == STREAM_COPY_IN ? PGRES_COPY_IN : PGRES_COPY_OUT;
+	enum waited waited = dbha__wait_flush(s->conn, deadline);
+	if (waited == WAITED_READY)
+		waited = dbha__wait_result(s->conn, deadline);
+	if (waited != WAITED_READY) {
+		dbha__stream_broke_off(s, waited == WAITED_TIMEOUT, attempt);
+		return;
+	}
+	PGresult *result = PQgetResult(s->conn->pg);
+	if (PQresultStatus(result) == invitation) {
+		PQclear(result);
+		s->kind = wanted;
+		s->undone = wanted == STREAM_COPY_IN;
+		s->sent_us = dbha__clock_coarse();
+	} else if (result && is_copy(result)) {
+		refuse_copy(s, result, attempt);
+	} else {
+		if (result)
+			take_result(attempt, result);
+		read_on(s, false, deadline, attempt);
+	}
+}
+
+void dbha__stream_copy(struct stream *s, struct conn *conn, const char *sql, enum stream_kind wanted, int64_t deadline,
+                       struct attempt *attempt)
+{
+	*s = (struct stream){.conn = conn};
+	if (!parse(s, sql, deadline, attempt))
+		return;
+	dbha__stream_begin_attempt(attempt);
+	s->kind = STREAM_ROWS;
+	if (PQsendQuery(conn->pg, sql))
+		begin_copy(s, wanted, deadline, attempt);
+	else
+		not_sent(s, attempt);
+}
+
+/* ---- giving up -------------------------------------------------------------------------------------------------- */
+
+/* The data of COPY TO, thrown away. */
+static void drain_copy_out(struct stream *s, int64_t deadline, struct attempt *attempt)
+{
+	char *data;
+	size_t length;
+	do {
+		dbha__stream_get(s, deadline, &data, &length, attempt);
+		PQfreemem(data);
+		if (s->kind != STREAM_NONE && attempt->end == ATTEMPT_OK && dbha__clock_now() >= deadline)
+			dbha__stream_broke_off(s, true, attempt);
+	} while (s->kind == STREAM_COPY_OUT && attempt->end == ATTEMPT_OK);
+}
+
+bool dbha__stream_drain(struct stream *s, int64_t deadline, struct attempt *attempt)
+{
+	dbha__stream_begin_attempt(attempt);
+	PQclear(s->ahead);
+	s->ahead = NULL;
+	switch (s->kind) {
+	case STREAM_NONE:
+		break;
+	case STREAM_ROWS:
+		dbha__stream_read_end(s, deadline, attempt);
+		break;
+	case STREAM_COPY_IN:
+		dbha__stream_end(s, "given up by the client", deadline, attempt);
+		break;
+	case STREAM_COPY_OUT:
+		drain_copy_out(s, deadline, attempt);
+		break;
+	}
+	return s->kind == STREAM_NONE;
+}
+
+void dbha__stream_fini(struct stream *s)
+{
+	PQclear(s->ahead);
+	s->ahead = NULL;
+	s->kind = STREAM_NONE;
+}
