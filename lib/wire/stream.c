@@ -202,6 +202,7 @@ void dbha__stream_next(struct stream *s, int64_t deadline, struct attempt *attem
 	dbha__stream_begin_attempt(attempt);
 	if (s->ahead) {
 		attempt->result = s->ahead;
+		attempt->answered = s->kind == STREAM_NONE;
 		s->ahead = NULL;
 	} else if (s->kind == STREAM_ROWS) {
 		read_on(s, true, deadline, attempt);
