@@ -26,17 +26,19 @@ static uint32_t message_length(const unsigned char *at)
 }
 
 /*
- * Whether the server has refused already. libpq would tell only at the end, after gigabytes for nothing, so this looks at what
- * waits in the socket: behind the notices, is there an error? Its first field is always the severity, 'S', and where this looks into
+ * Whether the server has refused already, or gone. libpq would tell only at the end, after gigabytes for nothing, so this looks at
+ * what waits in the socket: behind the notices, is there an error? Its first field is always the severity, 'S', and where this looks into
  * the middle of a message, because libpq has taken its beginning, no text has these bytes. What is missed (an error
  * that is encrypted, or that libpq took in first) is found at the end.
  */
-static bool server_refuses(const struct conn *conn)
+static bool is_over(const struct conn *conn)
 {
 	unsigned char head[2048];
+	ssize_t n = recv(conn->guard_fd, head, sizeof head, MSG_PEEK | MSG_DONTWAIT);
+	if (n == 0)
+		return true;
 	if (PQsslInUse(conn->pg) || PQgssEncInUse(conn->pg))
 		return false;
-	ssize_t n = recv(conn->guard_fd, head, sizeof head, MSG_PEEK | MSG_DONTWAIT);
 	for (size_t at = 0; n > 0 && at + 6 <= (size_t)n;) {
 		uint32_t length = message_length(head + at);
 		if (length < 4 || length > 1 << 20)
@@ -65,15 +67,15 @@ static void over_early(struct stream *s, int64_t deadline, struct attempt *attem
 static bool send_all(struct stream *s, int64_t deadline, struct attempt *attempt)
 {
 	PGconn *pg = s->conn->pg;
-	int rc = server_refuses(s->conn) ? -1 : PQflush(pg);
+	int rc = is_over(s->conn) ? -1 : PQflush(pg);
 	while (rc > 0) {
 		enum waited waited = dbha__wait_socket(s->conn, POLLIN | POLLOUT, deadline);
 		if (waited == WAITED_TIMEOUT) {
 			dbha__stream_broke_off(s, true, attempt);
 			return false;
 		}
-		bool over = waited == WAITED_BROKEN || server_refuses(s->conn) || !PQconsumeInput(pg);
-		rc = over ? -1 : PQflush(pg);
+		bool failed = waited == WAITED_BROKEN || is_over(s->conn) || !PQconsumeInput(pg);
+		rc = failed ? -1 : PQflush(pg);
 	}
 	if (rc < 0 || PQstatus(pg) != CONNECTION_OK) {
 		over_early(s, deadline, attempt);

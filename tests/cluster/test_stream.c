@@ -51,10 +51,15 @@ static void connected(void)
 	connect_to(cluster_url(&c, NULL, "application_name=streamed&pool_max_size=1"));
 }
 
-static void disconnected(void)
+static void clear(void)
 {
 	PQclear(attempt.result);
 	attempt.result = NULL;
+}
+
+static void disconnected(void)
+{
+	clear();
 	dbha__stream_fini(&s);
 	dbha_release(lease);
 	lease = NULL;
@@ -73,19 +78,17 @@ static int ask_number(const char *sql)
 	dbha__stream_next(&s, in_ms(5000), &attempt);
 	ck_assert_int_eq(PQntuples(attempt.result), 1);
 	int number = atoi(PQgetvalue(attempt.result, 0, 0));
-	PQclear(attempt.result);
+	clear();
 	ck_assert(dbha__stream_drain(&s, in_ms(5000), &attempt));
 	ck_assert_int_eq(attempt.end, ATTEMPT_OK);
-	PQclear(attempt.result);
-	attempt.result = NULL;
+	clear();
 	return number;
 }
 
 /* The connection is free, and answers what it is asked and not what it was asked before. */
 static void assert_in_order(int pid)
 {
-	PQclear(attempt.result);
-	attempt.result = NULL;
+	clear();
 	ck_assert_int_eq(s.kind, STREAM_NONE);
 	ck_assert_int_eq(dbha__conn_state(lease->conn), CONN_IDLE);
 	for (int i = 41; i < 45; i++) {
@@ -122,8 +125,7 @@ static int take_rows(int timeout_ms)
 		if (attempt.end != ATTEMPT_OK || !attempt.result || PQntuples(attempt.result) == 0)
 			return rows;
 		rows += PQntuples(attempt.result);
-		PQclear(attempt.result);
-		attempt.result = NULL;
+		clear();
 	}
 }
 
@@ -202,16 +204,16 @@ START_TEST(a_million_rows_pass_through_little_memory)
 			break;
 		rows += n;
 		ck_assert_int_eq(atoi(PQgetvalue(attempt.result, n - 1, 0)), rows);
-		PQclear(attempt.result);
 		if (rows % 100000 == 0)
 			assert_resident(before);
+		clear();
 	}
 	printf("1,000,000 rows in %lld ms, %ld kB more\n", (long long)(now_ms() - began), resident_kb() - before);
 	ck_assert_int_eq(rows, 1000000);
 	ck_assert_int_eq(PQresultStatus(attempt.result), PGRES_TUPLES_OK);
 	ck_assert_str_eq(PQcmdStatus(attempt.result), "SELECT 1000000");
 	ck_assert_int_eq(PQnfields(attempt.result), 2);
-	PQclear(attempt.result);
+	clear();
 	dbha__stream_next(&s, in_ms(5000), &attempt);
 	ck_assert_int_eq(attempt.end, ATTEMPT_OK);
 	ck_assert_ptr_null(attempt.result);
@@ -233,7 +235,7 @@ START_TEST(a_statement_without_rows_has_its_own_result_and_then_none)
 		ck_assert_int_eq(attempt.end, ATTEMPT_OK);
 		ck_assert_str_eq(PQcmdStatus(attempt.result), statements[i][1]);
 		ck_assert(attempt.answered);
-		PQclear(attempt.result);
+		clear();
 		dbha__stream_next(&s, in_ms(5000), &attempt);
 		ck_assert_int_eq(attempt.end, ATTEMPT_OK);
 		ck_assert_ptr_null(attempt.result);
@@ -347,7 +349,7 @@ START_TEST(what_is_given_up_early_frees_its_backend)
 	for (int i = 0; i < 3; i++) {
 		begin_rows("SELECT generate_series(1, 1000000000), repeat('x', 100)", 20000);
 		dbha__stream_next(&s, in_ms(5000), &attempt);
-		PQclear(attempt.result);
+		clear();
 		int64_t began = now_ms();
 		ck_assert(!dbha__stream_drain(&s, in_ms(10), &attempt));
 		ck_assert_int_eq(attempt.end, ATTEMPT_TIMEOUT);
@@ -386,7 +388,7 @@ START_TEST(parameters_and_binary_rows_pass)
 	dbha__stream_next(&s, in_ms(5000), &attempt);
 	ck_assert_int_eq(PQfformat(attempt.result, 0), 1);
 	ck_assert_int_eq(PQgetlength(attempt.result, 0, 0), 4);
-	PQclear(attempt.result);
+	clear();
 	take_rows(5000);
 	ck_assert_int_eq(attempt.end, ATTEMPT_OK);
 	assert_in_order(pid);
@@ -611,7 +613,7 @@ START_TEST(a_slow_reader_gets_everything)
 		if (PQntuples(attempt.result) == 0)
 			break;
 		rows += PQntuples(attempt.result);
-		PQclear(attempt.result);
+		clear();
 		if (rows % 10 == 0)
 			short_pause();
 	}
@@ -861,7 +863,7 @@ START_TEST(a_dead_connection_is_told_as_such)
 	terminate(backend());
 	begin_rows("SELECT 1", 5000);
 	ck_assert_msg(attempt.end == ATTEMPT_FATAL || attempt.end == ATTEMPT_LOST, "end %d", attempt.end);
-	PQclear(attempt.result);
+	clear();
 	/* Now libpq knows, and sends nothing any more. */
 	begin_rows("SELECT 1", 5000);
 	ck_assert_int_eq(attempt.end, ATTEMPT_NOT_SENT);
