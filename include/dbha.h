@@ -211,6 +211,9 @@ typedef enum dbha_intent {
 #define DBHA_SERVER_TIMEOUT                                                                                            \
 	0x4u /* the server gets the remaining time as statement_timeout; in a transaction it stays until its end */
 
+#define DBHA_PIN                                                                                                       \
+	0x8u /* in a session: the statement changes the state of its server session in a way that its text does not show */
+
 /*
  * One statement. Set `size` to sizeof(dbha_request), or use DBHA_REQUEST; members left out are 0 and mean the default.
  * Everything pointed to is borrowed until the call returns. Parameters are as in PQexecParams: `values[i]` NULL is SQL
@@ -220,7 +223,7 @@ typedef struct dbha_request {
 	size_t size;
 	const char *sql; /* one statement, with $1, $2 ... */
 	dbha_intent intent;
-	uint32_t flags; /* DBHA_IDEMPOTENT, DBHA_UNPREPARED */
+	uint32_t flags; /* DBHA_IDEMPOTENT, DBHA_UNPREPARED, DBHA_SERVER_TIMEOUT, DBHA_PIN */
 	int timeout_ms; /* deadline for everything: DNS, connect, waiting, execution, retries. 0: call_timeout */
 	int n_params;
 	const unsigned *types; /* OIDs */
@@ -444,10 +447,10 @@ DBHA_API const char *dbha_conn_node(const dbha_conn *conn);
 
 /*
  * dbha_release: gives a connection back to the pool, or straight to the caller who has waited longest.
- * conn: may be NULL. Returns: nothing. What else the session was set to (SET, temporary tables, advisory locks, LISTEN) stays
- *   and is met by its next user: undo it before. An open transaction is rolled back; a connection that is busy, broken, or of an
- *   older generation of its node is closed instead. Errors: none.
- * Threads: the lease's. Blocking: only for the rollback, at most 1 s. Ownership: takes conn. Fork: in a child frees memory.
+ * conn: may be NULL. Returns: nothing. An open transaction is rolled back, and if dbha_conn_pq was called, the session is made as it
+ *   was (settings, temporary tables, advisory locks, LISTEN, cursors, prepared statements of the caller's); a connection that is
+ *   busy, broken, or of an older generation of its node is closed instead. Errors: none.
+ * Threads: the lease's. Blocking: no. Ownership: takes conn. Fork: in a child frees memory.
  */
 DBHA_API void dbha_release(dbha_conn *conn);
 
@@ -570,7 +573,11 @@ DBHA_API int dbha_accept_cluster(dbha *h, uint64_t system_identifier, dbha_error
 	XX(probes_failed, "health probes that failed")                                                                     \
 	XX(primary_changes, "times another node became the primary")                                                       \
 	XX(events_dropped, "events nobody fetched in time")                                                                \
-	XX(retries_refused, "statements not sent again because retry_budget was used up")
+	XX(retries_refused, "statements not sent again because retry_budget was used up")                                  \
+	XX(resets, "connections whose session had been changed and was reset when they came back")                         \
+	XX(transactions, "transactions committed")                                                                         \
+	XX(transactions_rolled_back, "transactions that ended otherwise")                                                  \
+	XX(commits_resolved, "COMMITs whose answer was lost and whose outcome the cluster told")
 
 typedef struct dbha_counters {
 	size_t size;

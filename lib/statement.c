@@ -1,57 +1,54 @@
-/*
- * statement: dbha_exec. Route, take a connection, send, wait; then done, again, or report.
- */
+#include "statement.h"
+
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "budget.h"
-#include "call.h"
 #include "canceller.h"
 #include "clock.h"
-#include "dbha.h"
 #include "error.h"
-#include "exec.h"
-#include "retry.h"
-#include "sqlstate.h"
+#include "flush.h"
 
 /* How long to wait for a second opinion on a node that refused a write. */
 #define SECOND_LOOK_US ((int64_t)500000)
-/* How long all sessions of a server take to follow a reload, at most. */
+/*
+ * What a healthy server needs until its sessions follow a reload. It is no bound, since each backend rereads its configuration when
+ * it is next idle: where the probe's takes longer, a write that should have waited is reported.
+ */
 #define RELOAD_US      ((int64_t)20000)
 
-static int check_request(const dbha_request *rq, PGresult **result, dbha_error *err)
+int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	if (!result)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: result is NULL: give it the address of a PGresult *");
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: result is NULL: give it the address of a PGresult *", what);
 	*result = NULL;
 	if (!rq)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request is NULL");
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request is NULL", what);
 	if (rq->size != sizeof *rq)
-		return dbha__fail(err, DBHA_ERR_USAGE,
-		                  "dbha_exec: request.size is %zu, not %zu: set it to sizeof(dbha_request)", rq->size,
-		                  sizeof *rq);
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.size is %zu, not %zu: set it to sizeof(dbha_request)", what,
+		                  rq->size, sizeof *rq);
 	if (!rq->sql)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.sql is NULL");
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.sql is NULL", what);
 	if (rq->n_params < 0 || rq->n_params > 65535)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.n_params is %d: 0 to 65535 are possible",
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.n_params is %d: 0 to 65535 are possible", what,
 		                  rq->n_params);
 	if (rq->n_params > 0 && !rq->values)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.values is NULL for %d parameters", rq->n_params);
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.values is NULL for %d parameters", what, rq->n_params);
 	if (rq->result_format != 0 && rq->result_format != 1)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.result_format is %d: 0 (text) or 1 (binary)",
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.result_format is %d: 0 (text) or 1 (binary)", what,
 		                  rq->result_format);
-	if (rq->flags & ~(DBHA_IDEMPOTENT | DBHA_UNPREPARED))
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.flags is 0x%x: DBHA_IDEMPOTENT, DBHA_UNPREPARED",
+	if (rq->flags & ~(DBHA_IDEMPOTENT | DBHA_UNPREPARED | DBHA_SERVER_TIMEOUT | DBHA_PIN))
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.flags is 0x%x: unknown bits are set", what,
 		                  (unsigned)rq->flags);
 	if (rq->timeout_ms < 0)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.timeout_ms is %d: 0 or more", rq->timeout_ms);
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.timeout_ms is %d: 0 or more", what, rq->timeout_ms);
 	if (rq->intent < DBHA_DEFAULT || rq->intent > DBHA_WRITE)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.intent is %d: DBHA_DEFAULT, DBHA_READ or DBHA_WRITE",
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.intent is %d: DBHA_DEFAULT, DBHA_READ or DBHA_WRITE", what,
 		                  (int)rq->intent);
 	for (int i = 0; rq->formats && i < rq->n_params; i++)
 		if (rq->formats[i] == 1 && rq->values[i] && !rq->lengths)
-			return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: parameter %d is binary, but request.lengths is NULL",
+			return dbha__fail(err, DBHA_ERR_USAGE, "%s: parameter %d is binary, but request.lengths is NULL", what,
 			                  i + 1);
 	return DBHA_OK;
 }
@@ -180,27 +177,31 @@ static int64_t first_attempts(dbha *h)
 	return (int64_t)n;
 }
 
-/*
- * Spends a retry of the handle's budget, if the statement has ever been sent: waiting for the new primary, or trying another
- * connection because this one was found dead, puts no load on anybody.
- */
-static bool may_send_again(struct call *call)
+bool dbha__statement_spend_retry(dbha *h)
 {
-	dbha *h = call->h;
 	struct budget budget = {
 	    .percent = h->config.options.retry_budget,
 	    .connections = h->n_places * h->config.options.pool_max_size,
 	};
-	if (call->sent == 0)
-		return true;
 	int64_t earned = dbha__budget_earned(&budget, first_attempts(h), dbha__clock_now() - h->began_us);
 	int64_t spent = atomic_load_explicit(&h->retries_spent, memory_order_relaxed);
 	for (int64_t wanted = spent; dbha__budget_spend(&budget, earned, &wanted); wanted = spent)
 		if (atomic_compare_exchange_weak_explicit(&h->retries_spent, &spent, wanted, memory_order_relaxed,
 		                                          memory_order_relaxed))
 			return true;
+	return false;
+}
+
+/*
+ * A statement that has never been sent spends nothing: waiting for the new primary, or trying another connection because this one was
+ * found dead, puts no load on anybody.
+ */
+static bool may_send_again(struct call *call)
+{
+	if (call->sent == 0 || dbha__statement_spend_retry(call->h))
+		return true;
 	call->over_budget = true;
-	STATS_ADD(&h->stats[call->last_node], retries_refused, 1);
+	STATS_ADD(&call->h->stats[call->last_node], retries_refused, 1);
 	return false;
 }
 
@@ -234,18 +235,58 @@ static void count(struct call *call, const struct attempt *attempt)
 		STATS_ADD(stats, statement_errors, 1);
 }
 
-static void attempt_on(struct call *call, struct dbha_conn *slot, const dbha_request *rq, struct attempt *attempt)
+/* The time that is left, for the server: it may not be 0, which would be no limit. */
+static int server_timeout_ms(const struct call *call)
 {
+	int64_t left = (call->deadline - dbha__clock_now()) / 1000;
+	return left < 1 ? 1 : left > INT32_MAX ? INT32_MAX : (int)left;
+}
+
+/* Sends it, alone or with what belongs to it. */
+static void send(struct statement *st, struct conn *conn, struct attempt *attempt)
+{
+	const dbha_request *rq = st->request;
+	/* A statement that commits on the way cannot run behind another one in the same message. */
+	bool limited = rq->flags & DBHA_SERVER_TIMEOUT && (st->in_transaction || dbha__retry_atomic(rq->sql));
+	struct flush flush = {
+	    .before = st->before,
+	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
+	    .request = rq,
+	    /* A standby has nothing to write, and could not say where. */
+	    .mark = conn->standby ? NULL : st->mark,
+	};
+	if (!flush.before && !flush.mark && !limited) {
+		dbha__exec(conn, rq, st->call.deadline, attempt);
+		return;
+	}
+	dbha__flush_run(conn, &flush, st->call.deadline, attempt);
+	if (flush.mark_refused)
+		atomic_store(&st->call.h->marks_refused, true);
+	st->mark_refused = flush.mark_refused;
+}
+
+static void attempt_on(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
+{
+	struct call *call = &st->call;
 	call->rounds++;
-	atomic_store_explicit(&slot->movable, call->intent == DBHA_READ, memory_order_relaxed);
-	dbha__exec(slot->conn, rq, call->deadline, attempt);
+	bool movable = call->intent == DBHA_READ && (!st->in_transaction || st->begins);
+	atomic_store_explicit(&slot->movable, movable, memory_order_relaxed);
+	if (st->mark && atomic_load_explicit(&call->h->marks_refused, memory_order_relaxed))
+		st->mark = NULL;
+	/* Once a COMMIT is sent, a cancel would only end the wait for a synchronous standby: it would be committed, and less safe. */
+	dbha__call_running(call, st->may_commit ? NULL : slot->conn);
+	send(st, slot->conn, attempt);
+	dbha__call_running(call, NULL);
+	bool canceled = strcmp(attempt->sqlstate, "57014") == 0;
+	if (call->cancel && call->cancel->sent && !canceled)
+		slot->conn->cancel_pending = true;
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
 	call->sent += attempt->end != ATTEMPT_NOT_SENT;
 	/* A promotion elsewhere says that the primary we know may be stale: the sooner all are looked at, the better. */
 	if (dbha__conn_was_promoted(slot->conn))
 		dbha__monitor_alarm(&call->h->monitor);
 	/* Its caller is about to leave; the server need not go on for nobody. */
-	if (attempt->end == ATTEMPT_TIMEOUT)
+	if (attempt->end == ATTEMPT_TIMEOUT && !st->may_commit)
 		dbha__canceller_send(slot->conn);
 }
 
@@ -262,52 +303,124 @@ static void refine(struct retry *retry, const struct attempt *attempt, bool read
 	}
 }
 
-/* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
-static bool run_once(struct call *call, const dbha_request *rq, PGresult **result, dbha_error *err, int *code)
+/* What an attempt means: for the connection, for the node, for the caller. */
+static void judge(struct statement *st, struct attempt *attempt)
 {
-	dbha *h = call->h;
-	struct dbha_conn *slot = dbha__call_connection(call, err);
-	if (!slot) {
-		*code = err->code;
-		return true;
-	}
-	int node = dbha__call_node(call, slot);
-	if (call->last_node >= 0 && call->last_node != node)
-		STATS_ADD(&h->stats[node], reroutes, 1);
-	call->last_node = node;
-	call->last_name = slot->node_name;
-
-	struct attempt attempt;
-	attempt_on(call, slot, rq, &attempt);
-	count(call, &attempt);
-	struct verdict verdict = dbha__sqlstate_judge(attempt.end, attempt.sqlstate, attempt.answered);
-	dbha__call_return(h, slot, verdict.keep, call->deadline);
-	*result = attempt.result;
-	*code = DBHA_OK;
-	if (attempt.end == ATTEMPT_OK)
-		return true;
-
-	if (strcmp(attempt.sqlstate, "53100") == 0)
-		dbha__monitor_report(&h->monitor, node, FAILURE_DISK_FULL, attempt.message);
-	if (verdict.alarm)
-		dbha__monitor_alarm(&h->monitor);
+	struct call *call = &st->call;
+	const dbha_request *rq = st->request;
+	count(call, attempt);
+	st->verdict = dbha__sqlstate_judge(attempt->end, attempt->sqlstate, attempt->answered);
+	*st->result = attempt->result;
+	if (attempt->end == ATTEMPT_OK)
+		return;
+	if (strcmp(attempt->sqlstate, "53100") == 0)
+		dbha__monitor_report(&call->h->monitor, call->last_node, FAILURE_DISK_FULL, attempt->message);
+	if (st->verdict.alarm)
+		dbha__monitor_alarm(&call->h->monitor);
 	/* A read that has turned into a write is judged as one. */
 	bool reads = call->intent == DBHA_READ;
 	struct statement_facts facts = {
 	    .reads = reads,
 	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
+	    .uncommitted = st->in_transaction && !st->may_commit,
 	    .atomic = reads || dbha__retry_atomic(rq->sql),
 	    .runs_code = dbha__retry_runs_code(rq->sql),
 	};
-	struct retry retry = dbha__retry(attempt.end, &verdict, &facts);
-	refine(&retry, &attempt, reads);
-	if (!goes_again(call, &attempt, &verdict, &retry)) {
-		*code = report(call, &attempt, &retry, err);
+	st->retry = dbha__retry(attempt->end, &st->verdict, &facts);
+	refine(&st->retry, attempt, reads || facts.uncommitted);
+}
+
+static void ran_on(struct call *call, const struct dbha_conn *slot)
+{
+	call->last_node = dbha__call_node(call, slot);
+	call->last_name = slot->node_name;
+}
+
+/* Whether the session has to go on with this connection: it is in a transaction, or has left something of its own there. */
+static bool must_keep(const struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
+{
+	enum conn_state state = dbha__conn_state(slot->conn);
+	if (!st->keeps || state == CONN_UNUSABLE)
+		return false;
+	return state == CONN_IN_TRANSACTION || (attempt->end == ATTEMPT_OK && slot->conn->used);
+}
+
+/* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
+static bool run_once(struct statement *st, int *code)
+{
+	struct call *call = &st->call;
+	dbha *h = call->h;
+	struct dbha_conn *slot = dbha__call_connection(call, st->err);
+	if (!slot) {
+		*code = st->err->code;
+		return true;
+	}
+	int node = dbha__call_node(call, slot);
+	if (call->last_node >= 0 && call->last_node != node)
+		STATS_ADD(&h->stats[node], reroutes, 1);
+	ran_on(call, slot);
+
+	struct attempt attempt;
+	attempt_on(st, slot, &attempt);
+	judge(st, &attempt);
+	*code = DBHA_OK;
+	if (attempt.end == ATTEMPT_OK) {
+		if (must_keep(st, slot, &attempt))
+			st->kept = slot;
+		else
+			dbha__call_return(h, slot, true);
+		return true;
+	}
+	/* The pool may have it before the next attempt, which may be for this very node. */
+	bool over = st->retry.action == RETRY_REPORT && must_keep(st, slot, &attempt) && !standby_says_no(call, &attempt);
+	if (over)
+		st->kept = slot;
+	else
+		dbha__call_return(h, slot, st->verdict.keep);
+	if (over || !goes_again(call, &attempt, &st->verdict, &st->retry)) {
+		*code = report(call, &attempt, &st->retry, st->err);
 		return true;
 	}
 	PQclear(attempt.result);
-	*result = NULL;
+	*st->result = NULL;
 	return false;
+}
+
+void dbha__statement_begin(struct statement *st, dbha *h, const dbha_request *request, PGresult **result,
+                           dbha_error *err)
+{
+	memset(&st->request, 0, sizeof *st - offsetof(struct statement, request));
+	dbha__call_begin(&st->call, h, request->intent, request->timeout_ms);
+	st->request = request;
+	st->result = result;
+	st->err = err;
+}
+
+int dbha__statement_run(struct statement *st)
+{
+	int code;
+	dbha__call_set_deadline(&st->call);
+	while (!run_once(st, &code))
+		;
+	return code;
+}
+
+int dbha__statement_run_on_kept(struct statement *st)
+{
+	struct call *call = &st->call;
+	struct dbha_conn *slot = st->kept;
+	struct attempt attempt;
+	dbha__call_set_deadline(call);
+	call->on_standby = slot->conn->standby;
+	ran_on(call, slot);
+	attempt_on(st, slot, &attempt);
+	judge(st, &attempt);
+	if (!st->verdict.keep || dbha__conn_state(slot->conn) == CONN_UNUSABLE) {
+		st->connection_lost = true;
+		st->kept = NULL;
+		dbha__call_return(call->h, slot, false);
+	}
+	return attempt.end == ATTEMPT_OK ? DBHA_OK : report(call, &attempt, &st->retry, st->err);
 }
 
 int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
@@ -315,17 +428,15 @@ int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_erro
 	dbha_error unwanted;
 	if (!err)
 		err = &unwanted;
-	int code = check_request(request, result, err);
+	int code = dbha__statement_check("dbha_exec", request, result, err);
 	if (code != DBHA_OK)
 		return code;
 	code = dbha__life_enter(h, err);
 	if (code != DBHA_OK)
 		return code;
-	struct call call;
-	dbha__call_begin(&call, h, request->intent, request->timeout_ms);
-	dbha__call_set_deadline(&call);
-	while (!run_once(&call, request, result, err, &code))
-		;
+	struct statement st;
+	dbha__statement_begin(&st, h, request, result, err);
+	code = dbha__statement_run(&st);
 	dbha__life_leave(h);
 	return code;
 }

@@ -32,6 +32,8 @@ static enum effect effect_on(enum attempt_end end, const struct verdict *verdict
 	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL;
 	if (facts->reads)
 		return EFFECT_NONE;
+	if (facts->uncommitted)
+		return EFFECT_ROLLED_BACK;
 	if (said_no && facts->runs_code)
 		return EFFECT_UNKNOWN;
 	if (verdict->effect == EFFECT_ROLLED_BACK && !facts->atomic)
@@ -71,4 +73,13 @@ struct retry dbha__retry(enum attempt_end end, const struct verdict *verdict, co
 	if (verdict->again != AGAIN_NEVER && harmless)
 		retry.action = verdict->again == AGAIN_HERE ? RETRY_HERE : RETRY_ELSEWHERE;
 	return retry;
+}
+
+bool dbha__retry_transaction(const char *sqlstate)
+{
+	static const char *const codes[] = {"40001", "40P01", "40000", "25006", "57P01", "57P02", "57P03"};
+	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+		if (strcmp(sqlstate, codes[i]) == 0)
+			return true;
+	return strncmp(sqlstate, "08", 2) == 0;
 }

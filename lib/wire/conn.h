@@ -37,6 +37,9 @@ struct conn {
 	bool direct;         /* the backend is the one libpq was told of: no pooler shares it with others */
 	bool standby;        /* when it was asked last, the server was one */
 	bool read_only_set;  /* we have set default_transaction_read_only for this session */
+	unsigned used;       /* enum session_use: what its user has left in the session */
+	bool cancel_pending; /* a cancel request was sent that may still hit whatever runs here: nobody else may have it */
+	bool resetting;      /* a reset is under way, see reset.h */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
 	bool basic_identity; /* the role may not read everything the identity query asks for */
 	enum {

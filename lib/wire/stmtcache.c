@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sessionstate.h"
+
 #define NONE (-1)
 
 struct entry {
@@ -12,6 +14,7 @@ struct entry {
 	char *sql; /* NULL: the entry is free */
 	unsigned *types;
 	int n_types;
+	unsigned hints; /* dbha__sessionstate_hints */
 	bool prepared;
 	char name[24];    /* never used twice on a connection */
 	int chain;        /* next entry in its bucket */
@@ -174,6 +177,7 @@ static int replace_oldest(struct stmtcache *cache, uint64_t hash, const char *sq
 	}
 	entry->sql = copy;
 	entry->hash = hash;
+	entry->hints = dbha__sessionstate_hints(sql);
 	snprintf(entry->name, sizeof entry->name, "dbha_%llu", (unsigned long long)++cache->next_id);
 	int *bucket = bucket_of(cache, hash);
 	entry->chain = *bucket;
@@ -204,6 +208,7 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 	if (is_for(newest, sql, n_types, types)) {
 		out->advice = newest->prepared ? STMT_PREPARED : STMT_PREPARE;
 		out->name = newest->name;
+		out->hints = newest->hints;
 		return;
 	}
 	size_t length = strlen(sql);
@@ -212,8 +217,11 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 	if (i == NONE) {
 		out->advice = STMT_ONCE;
 		i = replace_oldest(cache, hash, sql, length, out->evicted);
-		if (i == NONE)
-			return; /* out of memory: it runs unnamed */
+		if (i == NONE) {
+			out->hints = dbha__sessionstate_hints(sql); /* out of memory: it runs unnamed */
+			return;
+		}
+		out->hints = cache->entries[i].hints;
 		if (!keep_types(&cache->entries[i], n_types, types)) {
 			drop_from_bucket(cache, i);
 			free_entry(&cache->entries[i]);
@@ -222,6 +230,7 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 	} else {
 		out->advice = cache->entries[i].prepared ? STMT_PREPARED : STMT_PREPARE;
 		out->name = cache->entries[i].name;
+		out->hints = cache->entries[i].hints;
 	}
 	if (cache->newest != i) {
 		unlink_lru(cache, i);

@@ -2,7 +2,6 @@
  * test_pool: checkout, hand-over, limits, generations and drain, without a server: a connection is one end of a socket
  * pair, and the other end tells whether it was cut.
  */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,6 +16,7 @@
 #include "clock.h"
 #include "pool.h"
 #include "rng.h"
+#include "unit.h"
 #include "wake.h"
 
 #define FAR_US ((int64_t)600 * 1000000) /* further than any test may last */
@@ -1160,13 +1160,11 @@ static TCase *make_tests(void)
 	return tcase;
 }
 
-int main(void)
+static Suite *pool_suite(void)
 {
 	Suite *suite = suite_create("pool");
 	suite_add_tcase(suite, make_tests());
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(pool_suite)

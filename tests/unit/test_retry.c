@@ -2,12 +2,11 @@
  * test_retry: a failed attempt and what is known of its statement in, what to do and what to report out. Promise P2:
  * nothing whose effect is unknown is done again, unless it reads or the caller called it repeatable.
  */
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "retry.h"
+#include "unit.h"
 
 /* Kinds of statements. */
 #define READ                                                                                                           \
@@ -275,7 +274,7 @@ START_TEST(a_statement_is_atomic_or_not)
 }
 END_TEST
 
-int main(void)
+static Suite *retry_suite(void)
 {
 	TCase *tcase = tcase_create("retry");
 	tcase_add_loop_test(tcase, a_failure_is_decided, 0, sizeof rows / sizeof rows[0]);
@@ -283,9 +282,7 @@ int main(void)
 	tcase_add_loop_test(tcase, a_statement_is_atomic_or_not, 0, sizeof texts / sizeof texts[0]);
 	Suite *suite = suite_create("retry");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(retry_suite)

@@ -1,11 +1,10 @@
 /*
  * test_sqlstate: what the end of an attempt means: for the statement, the connection, the node, and for trying again.
  */
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "sqlstate.h"
+#include "unit.h"
 
 struct row {
 	enum attempt_end end;
@@ -151,7 +150,7 @@ START_TEST(a_doubtful_connection_is_not_kept)
 }
 END_TEST
 
-int main(void)
+static Suite *sqlstate_suite(void)
 {
 	TCase *tcase = tcase_create("sqlstate");
 	tcase_add_loop_test(tcase, an_end_is_judged, 0, sizeof rows / sizeof rows[0]);
@@ -159,9 +158,7 @@ int main(void)
 	tcase_add_test(tcase, a_doubtful_connection_is_not_kept);
 	Suite *suite = suite_create("sqlstate");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(sqlstate_suite)

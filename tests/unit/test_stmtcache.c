@@ -1,7 +1,6 @@
 /*
  * test_stmtcache: when a statement is prepared, which one makes room, and that no name is ever used twice.
  */
-#include <check.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 
 #include "rng.h"
 #include "stmtcache.h"
+#include "unit.h"
 
 static struct stmt use(struct stmtcache *cache, const char *sql)
 {
@@ -255,7 +255,7 @@ START_TEST(a_random_load_agrees_with_a_plain_list)
 }
 END_TEST
 
-int main(void)
+static Suite *stmtcache_suite(void)
 {
 	TCase *tcase = tcase_create("stmtcache");
 	tcase_set_timeout(tcase, 60);
@@ -269,9 +269,7 @@ int main(void)
 	tcase_add_test(tcase, a_random_load_agrees_with_a_plain_list);
 	Suite *suite = suite_create("stmtcache");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(stmtcache_suite)

@@ -1,0 +1,24 @@
+/*
+ * mark: takes the mark of a transaction, by which its outcome can be told later.
+ */
+#ifndef DBHA_WIRE_MARK_H
+#define DBHA_WIRE_MARK_H
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+
+#include "outcome.h"
+
+/*
+ * One SELECT without parameters that fetches the mark of the transaction it runs in. Its xid is NULL where none is assigned, and it
+ * never assigns one. It does not fail on a primary, where any role may run it.
+ */
+const char *dbha__mark_sql(void);
+
+/* Reads its result (text format). False: no xid yet, or nonsense; the mark is then all 0. */
+bool dbha__mark_read(const PGresult *result, struct xact_mark *mark);
+
+/* "16/B374D848", and nothing else. */
+bool dbha__lsn_read(const char *text, uint64_t *lsn);
+
+#endif
