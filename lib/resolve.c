@@ -2,7 +2,8 @@
 
 #include <stdio.h>
 
-enum outcome dbha__resolve(dbha *h, const struct resolve *what, char *why, size_t why_size, char node[DBHA_NODE_NAME_MAX])
+enum outcome dbha__resolve(dbha *h, const struct resolve *what, char *why, size_t why_size,
+                           char node[DBHA_NODE_NAME_MAX])
 {
 	(void)h;
 	(void)what;

@@ -82,4 +82,8 @@ int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresul
 /* Begins, entered; nothing is sent. */
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err);
 
+/* verify_commit=on: whether this statement is to be verified, and its way. */
+bool dbha__verified_wanted(const dbha *h, const dbha_request *request);
+int dbha__verified_run(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
+
 #endif

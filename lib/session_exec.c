@@ -153,8 +153,10 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 		return dbha__fail(err, DBHA_ERR_USAGE, "COPY needs dbha_session_copy_in or dbha_session_copy_out");
 	if (s->tx != TX_NONE && verb == VERB_BEGIN)
 		return fail_as_server(err, "25001", false, "there is already a transaction in progress");
+	if (s->tx == TX_NONE && s->slot)
+		return run_pinned(s, rq, result, err);
 	if (s->tx == TX_NONE)
-		return s->slot ? run_pinned(s, rq, result, err) : run_alone(s, rq, result, err);
+		return dbha__verified_wanted(s->h, rq) ? dbha__verified_run(s, rq, result, err) : run_alone(s, rq, result, err);
 	/* What begins with a comment may be anything, a COMMIT too. */
 	if (verb == VERB_COMMIT || (verb == VERB_UNKNOWN && s->tx == TX_OPEN))
 		return dbha__session_commit(s, rq, result, err);

@@ -422,21 +422,3 @@ int dbha__statement_run_on_kept(struct statement *st)
 	}
 	return attempt.end == ATTEMPT_OK ? DBHA_OK : report(call, &attempt, &st->retry, st->err);
 }
-
-int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
-{
-	dbha_error unwanted;
-	if (!err)
-		err = &unwanted;
-	int code = dbha__statement_check("dbha_exec", request, result, err);
-	if (code != DBHA_OK)
-		return code;
-	code = dbha__life_enter(h, err);
-	if (code != DBHA_OK)
-		return code;
-	struct statement st;
-	dbha__statement_begin(&st, h, request, result, err);
-	code = dbha__statement_run(&st);
-	dbha__life_leave(h);
-	return code;
-}

@@ -48,6 +48,7 @@ static const struct expected {
     {"retry_backoff_max", "time", "1s", 1000, 1, 600000},
     {"load_balance_hosts", "enum", "random", LOAD_BALANCE_RANDOM, LOAD_BALANCE_DISABLE, LOAD_BALANCE_RANDOM},
     {"retry_budget", "integer", "20", 20, 0, 100},
+    {"verify_commit", "enum", "off", 0, 0, 1},
     {"statement_cache_size", "integer", "100", 100, 0, 10000},
     {"log_level", "enum", "off", 0, 0, 4},
 };
