@@ -2,8 +2,6 @@
  * copy: the data of COPY, in and out, between its beginning and its end; see stream.h.
  */
 #include <poll.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include "clock.h"
@@ -93,7 +91,7 @@ static bool is_due(const struct stream *s, size_t more)
 
 void dbha__stream_put(struct stream *s, const char *data, size_t length, int64_t deadline, struct attempt *attempt)
 {
-	dbha__stream_begin_attempt(attempt);
+	dbha__attempt_begin(attempt);
 	while (length > 0) {
 		size_t piece = length < UNSENT_MAX ? length : UNSENT_MAX;
 		if (is_due(s, piece) && !send_all(s, deadline, attempt))
@@ -111,7 +109,7 @@ void dbha__stream_put(struct stream *s, const char *data, size_t length, int64_t
 
 void dbha__stream_end(struct stream *s, const char *refusal, int64_t deadline, struct attempt *attempt)
 {
-	dbha__stream_begin_attempt(attempt);
+	dbha__attempt_begin(attempt);
 	/* As long as data is on its way the end is not, so that a failure meanwhile leaves no doubt. */
 	if (!refusal && !send_all(s, deadline, attempt))
 		return;
@@ -126,7 +124,7 @@ void dbha__stream_get(struct stream *s, int64_t deadline, char **data, size_t *l
 {
 	PGconn *pg = s->conn->pg;
 	bool broken = false;
-	dbha__stream_begin_attempt(attempt);
+	dbha__attempt_begin(attempt);
 	*data = NULL;
 	*length = 0;
 	while (s->kind == STREAM_COPY_OUT) {

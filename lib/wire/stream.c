@@ -1,10 +1,8 @@
 #include "stream.h"
 
-#include <stdio.h>
-#include <string.h>
-
 #include "clock.h"
 #include "dbha_build.h"
+#include "sessionstate.h"
 #include "stream_end.h"
 #include "wait.h"
 
@@ -13,12 +11,6 @@
  * and then does not keep them back for long.
  */
 #define CHUNK_ROWS 100
-
-static bool is_copy(const PGresult *result)
-{
-	ExecStatusType status = PQresultStatus(result);
-	return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
-}
 
 static bool is_rows(const PGresult *result)
 {
@@ -40,93 +32,39 @@ static void ask_for_rows(PGconn *pg)
 
 /* ---- how it ended --------------------------------------------------------------------------------------------- */
 
-void dbha__stream_begin_attempt(struct attempt *attempt)
-{
-	*attempt = (struct attempt){.end = ATTEMPT_OK};
-}
-
-static void lost(struct stream *s, struct attempt *attempt)
-{
-	PQclear(attempt->result);
-	attempt->result = NULL;
-	attempt->end = ATTEMPT_LOST;
-	if (!attempt->message[0])
-		dbha__conn_first_line(attempt->message, sizeof attempt->message, PQerrorMessage(s->conn->pg));
-}
-
-/* libpq refused to send: a connection that was dead before, or arguments that it does not accept. */
+/* libpq refused to send. */
 static void not_sent(struct stream *s, struct attempt *attempt)
 {
-	bool dead = PQstatus(s->conn->pg) != CONNECTION_OK;
 	s->kind = STREAM_NONE;
-	attempt->end = dead ? ATTEMPT_NOT_SENT : ATTEMPT_ERROR;
-	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "%s", dead ? "" : "22023");
-	dbha__conn_first_line(attempt->message, sizeof attempt->message, PQerrorMessage(s->conn->pg));
+	dbha__attempt_not_sent(s->conn, attempt);
 }
 
 void dbha__stream_broke_off(struct stream *s, bool timeout, struct attempt *attempt)
 {
-	if (!timeout) {
-		s->kind = STREAM_NONE;
-		lost(s, attempt);
+	if (timeout) {
+		dbha__attempt_timed_out(attempt);
 		return;
 	}
-	PQclear(attempt->result);
-	attempt->result = NULL;
-	attempt->end = ATTEMPT_TIMEOUT;
-	snprintf(attempt->message, sizeof attempt->message, "no answer before the deadline of the call");
+	s->kind = STREAM_NONE;
+	dbha__attempt_lost(s->conn, attempt);
 }
 
-/* One result more, as in exec: the first error stays, and one behind a good result is of the commit. */
-static void take_result(struct attempt *attempt, PGresult *result)
-{
-	bool failed = PQresultStatus(result) == PGRES_FATAL_ERROR || PQresultStatus(result) == PGRES_BAD_RESPONSE;
-	if (attempt->end == ATTEMPT_ERROR || (!failed && attempt->result)) {
-		PQclear(result);
-		return;
-	}
-	PQclear(attempt->result);
-	attempt->result = result;
-	if (!failed) {
-		attempt->answered = true;
-		return;
-	}
-	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-	attempt->end = ATTEMPT_ERROR;
-	dbha__conn_first_line(attempt->sqlstate, sizeof attempt->sqlstate, state ? state : "");
-	dbha__conn_first_line(attempt->message, sizeof attempt->message, message ? message : PQresultErrorMessage(result));
-}
-
-/* No result is to come. A connection that broke without a word from the server is a lost one; with a word, the word counts. */
+/* No result is to come. What the statement has left in its session is known only now. */
 static void judge_end(struct stream *s, struct attempt *attempt)
 {
-	bool nameless = attempt->end == ATTEMPT_ERROR && !attempt->sqlstate[0];
-	bool broken = PQstatus(s->conn->pg) != CONNECTION_OK;
+	const dbha_request known = {.size = sizeof known};
 	s->kind = STREAM_NONE;
-	if (nameless || (attempt->end == ATTEMPT_OK && (broken || !attempt->result)))
-		lost(s, attempt);
-	else if (broken)
-		attempt->end = ATTEMPT_FATAL;
-	/* What a pooler says when it loses its server, or goes itself, says nothing of the statement. */
-	if (!s->conn->direct && (attempt->end == ATTEMPT_FATAL || strncmp(attempt->sqlstate, "08", 2) == 0))
-		lost(s, attempt);
+	dbha__attempt_judge(s->conn, attempt);
+	dbha__attempt_note_use(s->conn, &known, s->hints, attempt);
 }
 
-/* A COPY that nobody asked for. The protocol has no way back, and the connection goes with it. */
+/* A COPY that nobody asked for. */
 static void refuse_copy(struct stream *s, PGresult *result, struct attempt *attempt)
 {
-	bool in = PQresultStatus(result) == PGRES_COPY_IN;
-	PQclear(result);
 	PQclear(attempt->result);
 	attempt->result = NULL;
-	dbha__conn_cut(s->conn);
 	s->kind = STREAM_NONE;
-	attempt->copied_out = !in;
-	attempt->end = ATTEMPT_ERROR;
-	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "0A000");
-	snprintf(attempt->message, sizeof attempt->message, "the statement is COPY %s: use dbha_session_copy_%s",
-	         in ? "FROM STDIN" : "TO STDOUT", in ? "in" : "out");
+	dbha__attempt_refuse_copy(s->conn, attempt, result);
 }
 
 /* Reads on to the next rows, or to the end. Those that nobody wants are thrown away, and as they may never stop coming, not for ever. */
@@ -143,12 +81,12 @@ static void read_on(struct stream *s, bool rows_wanted, int64_t deadline, struct
 			judge_end(s, attempt);
 			return;
 		}
-		if (is_copy(result)) {
+		if (dbha__attempt_is_copy(result)) {
 			refuse_copy(s, result, attempt);
 			return;
 		}
 		if (!is_rows(result)) {
-			take_result(attempt, result);
+			dbha__attempt_take(attempt, result);
 		} else if (rows_wanted) {
 			attempt->result = result;
 			return;
@@ -174,11 +112,17 @@ void dbha__stream_read_end(struct stream *s, int64_t deadline, struct attempt *a
 
 /* ---- rows ----------------------------------------------------------------------------------------------------- */
 
+/* What the statement may leave behind in its session, as far as its request shows. */
+static unsigned hints_of(const dbha_request *rq)
+{
+	return dbha__sessionstate_hints(rq->sql) | (rq->flags & DBHA_PIN ? (unsigned)USE_ASKED : 0);
+}
+
 void dbha__stream_rows(struct stream *s, struct conn *conn, const dbha_request *rq, int64_t deadline,
                        struct attempt *attempt)
 {
-	*s = (struct stream){.conn = conn, .kind = STREAM_ROWS};
-	dbha__stream_begin_attempt(attempt);
+	*s = (struct stream){.conn = conn, .kind = STREAM_ROWS, .hints = hints_of(rq)};
+	dbha__attempt_begin(attempt);
 	if (!PQsendQueryParams(conn->pg, rq->sql, rq->n_params, rq->types, rq->values, rq->lengths, rq->formats,
 	                       rq->result_format)) {
 		not_sent(s, attempt);
@@ -199,7 +143,7 @@ void dbha__stream_rows(struct stream *s, struct conn *conn, const dbha_request *
 
 void dbha__stream_next(struct stream *s, int64_t deadline, struct attempt *attempt)
 {
-	dbha__stream_begin_attempt(attempt);
+	dbha__attempt_begin(attempt);
 	if (s->ahead) {
 		attempt->result = s->ahead;
 		attempt->answered = s->kind == STREAM_NONE;
@@ -219,7 +163,7 @@ void dbha__stream_next(struct stream *s, int64_t deadline, struct attempt *attem
  */
 static bool parse(struct stream *s, const char *sql, int64_t deadline, struct attempt *attempt)
 {
-	dbha__stream_begin_attempt(attempt);
+	dbha__attempt_begin(attempt);
 	if (!PQsendPrepare(s->conn->pg, "", sql, 0, NULL)) {
 		not_sent(s, attempt);
 		return false;
@@ -251,26 +195,28 @@ static void begin_copy(struct stream *s, enum stream_kind wanted, int64_t deadli
 	if (PQresultStatus(result) == invitation) {
 		PQclear(result);
 		s->kind = wanted;
+		s->copies = true;
 		s->undone = wanted == STREAM_COPY_IN;
 		s->sent_us = dbha__clock_coarse();
-	} else if (result && is_copy(result)) {
+	} else if (result && dbha__attempt_is_copy(result)) {
 		refuse_copy(s, result, attempt);
 	} else {
 		if (result)
-			take_result(attempt, result);
+			dbha__attempt_take(attempt, result);
 		read_on(s, false, deadline, attempt);
 	}
 }
 
-void dbha__stream_copy(struct stream *s, struct conn *conn, const char *sql, enum stream_kind wanted, int64_t deadline,
-                       struct attempt *attempt)
+void dbha__stream_copy(struct stream *s, struct conn *conn, const dbha_request *rq, enum stream_kind wanted,
+                       int64_t deadline, struct attempt *attempt)
 {
 	*s = (struct stream){.conn = conn};
-	if (!parse(s, sql, deadline, attempt))
+	if (!parse(s, rq->sql, deadline, attempt))
 		return;
-	dbha__stream_begin_attempt(attempt);
+	s->hints = hints_of(rq);
+	dbha__attempt_begin(attempt);
 	s->kind = STREAM_ROWS;
-	if (PQsendQuery(conn->pg, sql))
+	if (PQsendQuery(conn->pg, rq->sql))
 		begin_copy(s, wanted, deadline, attempt);
 	else
 		not_sent(s, attempt);
@@ -293,7 +239,7 @@ static void drain_copy_out(struct stream *s, int64_t deadline, struct attempt *a
 
 bool dbha__stream_drain(struct stream *s, int64_t deadline, struct attempt *attempt)
 {
-	dbha__stream_begin_attempt(attempt);
+	dbha__attempt_begin(attempt);
 	PQclear(s->ahead);
 	s->ahead = NULL;
 	switch (s->kind) {

@@ -14,9 +14,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "attempt.h"
 #include "conn.h"
 #include "dbha.h"
-#include "exec.h"
 
 enum stream_kind {
 	STREAM_NONE, /* nothing is in progress: the connection is free, or broken */
@@ -29,6 +29,8 @@ struct stream {
 	struct conn *conn;
 	enum stream_kind kind;
 	PGresult *ahead; /* what the start waited for and nobody has taken yet */
+	unsigned hints;  /* of what the statement leaves behind, see policy/sessionstate */
+	bool copies;     /* it is a COPY, and has begun */
 	/*
 	 * A COPY FROM STDIN whose end was never sent, or was a refusal: whatever else became of it, the server cannot have kept
 	 * anything of it. Stays true behind the end of the stream.
@@ -49,12 +51,12 @@ void dbha__stream_rows(struct stream *s, struct conn *conn, const dbha_request *
 void dbha__stream_next(struct stream *s, int64_t deadline, struct attempt *attempt);
 
 /*
- * Begins COPY FROM STDIN (STREAM_COPY_IN) or COPY TO STDOUT (STREAM_COPY_OUT). A statement that is neither has been done when this
+ * The text of a request: begins COPY FROM STDIN (STREAM_COPY_IN) or COPY TO STDOUT (STREAM_COPY_OUT). A statement that is neither has been done when this
  * returns: then `kind` is STREAM_NONE, and attempt->result is its result. COPY in the other direction is an error, and ends the
  * connection.
  */
-void dbha__stream_copy(struct stream *s, struct conn *conn, const char *sql, enum stream_kind wanted, int64_t deadline,
-                       struct attempt *attempt);
+void dbha__stream_copy(struct stream *s, struct conn *conn, const dbha_request *request, enum stream_kind wanted,
+                       int64_t deadline, struct attempt *attempt);
 
 /* COPY FROM: takes data, of any length and cut anywhere. Blocks while the server is behind by more than what is kept back. */
 void dbha__stream_put(struct stream *s, const char *data, size_t length, int64_t deadline, struct attempt *attempt);

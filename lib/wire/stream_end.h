@@ -6,8 +6,6 @@
 
 #include "stream.h"
 
-void dbha__stream_begin_attempt(struct attempt *attempt);
-
 /* The deadline has passed (timeout), or the connection is lost and no last word is to be had. */
 void dbha__stream_broke_off(struct stream *s, bool timeout, struct attempt *attempt);
 

@@ -112,7 +112,7 @@ static void begin_rows(const char *sql, int timeout_ms)
 
 static void begin_copy(const char *sql, enum stream_kind kind)
 {
-	dbha__stream_copy(&s, lease->conn, sql, kind, in_ms(10000), &attempt);
+	dbha__stream_copy(&s, lease->conn, &DBHA_REQUEST(.sql = sql), kind, in_ms(10000), &attempt);
 	ck_assert_msg(attempt.end == ATTEMPT_OK && s.kind == kind, "%s: %s", sql, attempt.message);
 }
 
@@ -568,7 +568,8 @@ START_TEST(a_copy_that_fails_before_its_first_line_leaves_nothing_behind)
 	            "$$BEGIN RAISE 'closed' USING ERRCODE = '55P02'; END$$");
 	cluster_ask(&c, 1, "CREATE TRIGGER t BEFORE INSERT ON closed EXECUTE FUNCTION refuse()");
 	for (int i = 0; i < 20; i++) {
-		dbha__stream_copy(&s, lease->conn, "COPY closed FROM STDIN", STREAM_COPY_IN, in_ms(10000), &attempt);
+		dbha__stream_copy(&s, lease->conn, &DBHA_REQUEST(.sql = "COPY closed FROM STDIN"), STREAM_COPY_IN, in_ms(10000),
+		                  &attempt);
 		ck_assert_int_eq(attempt.end, ATTEMPT_OK);
 		if (i % 2 == 0)
 			put_text("1\n");
@@ -816,7 +817,7 @@ START_TEST(a_copy_is_one_statement)
 	static const char *const two[] = {"DELETE FROM copied; COPY copied FROM STDIN",
 	                                  "COPY copied FROM STDIN; DELETE FROM copied"};
 	for (int i = 0; i < 2; i++) {
-		dbha__stream_copy(&s, lease->conn, two[i], STREAM_COPY_IN, in_ms(5000), &attempt);
+		dbha__stream_copy(&s, lease->conn, &DBHA_REQUEST(.sql = two[i]), STREAM_COPY_IN, in_ms(5000), &attempt);
 		assert_error("42601");
 		assert_in_order(pid);
 	}
@@ -828,11 +829,13 @@ START_TEST(a_statement_that_copies_nothing_has_been_done)
 {
 	int pid = backend();
 	empty();
-	dbha__stream_copy(&s, lease->conn, "INSERT INTO copied VALUES (5)", STREAM_COPY_OUT, in_ms(5000), &attempt);
+	dbha__stream_copy(&s, lease->conn, &DBHA_REQUEST(.sql = "INSERT INTO copied VALUES (5)"), STREAM_COPY_OUT,
+	                  in_ms(5000), &attempt);
 	ck_assert_int_eq(attempt.end, ATTEMPT_OK);
 	ck_assert_str_eq(PQcmdStatus(attempt.result), "INSERT 0 1");
 	assert_in_order(pid);
-	dbha__stream_copy(&s, lease->conn, "COPY nowhere FROM STDIN", STREAM_COPY_IN, in_ms(5000), &attempt);
+	dbha__stream_copy(&s, lease->conn, &DBHA_REQUEST(.sql = "COPY nowhere FROM STDIN"), STREAM_COPY_IN, in_ms(5000),
+	                  &attempt);
 	assert_error("42P01");
 	assert_in_order(pid);
 }
@@ -840,14 +843,16 @@ END_TEST
 
 START_TEST(a_copy_in_the_other_direction_ends_the_connection)
 {
-	dbha__stream_copy(&s, lease->conn, "COPY copied TO STDOUT", STREAM_COPY_IN, in_ms(5000), &attempt);
+	dbha__stream_copy(&s, lease->conn, &DBHA_REQUEST(.sql = "COPY copied TO STDOUT"), STREAM_COPY_IN, in_ms(5000),
+	                  &attempt);
 	assert_error("0A000");
 	ASSERT_HAS(attempt.message, "dbha_session_copy_out");
 	ck_assert(attempt.copied_out);
 	ck_assert_int_eq(s.kind, STREAM_NONE);
 	disconnected();
 	connected();
-	dbha__stream_copy(&s, lease->conn, "COPY copied FROM STDIN", STREAM_COPY_OUT, in_ms(5000), &attempt);
+	dbha__stream_copy(&s, lease->conn, &DBHA_REQUEST(.sql = "COPY copied FROM STDIN"), STREAM_COPY_OUT, in_ms(5000),
+	                  &attempt);
 	assert_error("0A000");
 	ASSERT_HAS(attempt.message, "dbha_session_copy_in");
 	ck_assert(!attempt.copied_out);
@@ -867,7 +872,8 @@ START_TEST(a_dead_connection_is_told_as_such)
 	/* Now libpq knows, and sends nothing any more. */
 	begin_rows("SELECT 1", 5000);
 	ck_assert_int_eq(attempt.end, ATTEMPT_NOT_SENT);
-	dbha__stream_copy(&s, lease->conn, "COPY copied FROM STDIN", STREAM_COPY_IN, in_ms(5000), &attempt);
+	dbha__stream_copy(&s, lease->conn, &DBHA_REQUEST(.sql = "COPY copied FROM STDIN"), STREAM_COPY_IN, in_ms(5000),
+	                  &attempt);
 	ck_assert_int_eq(attempt.end, ATTEMPT_NOT_SENT);
 }
 END_TEST
