@@ -54,7 +54,7 @@ int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **r
 }
 
 /* What the message says beside the server's or libpq's own words. */
-static const char *advice_for(const struct retry *retry)
+static const char *advice_for(const struct retry *retry, bool continued)
 {
 	switch (retry->code) {
 	case DBHA_ERR_TIMEOUT:
@@ -62,14 +62,17 @@ static const char *advice_for(const struct retry *retry)
 	case DBHA_ERR_UNKNOWN:
 		return "; whether it was executed is unknown: do not repeat it unless that is harmless";
 	case DBHA_ERR_LOST:
-		return "; it was not executed";
+		return continued ? "; the rest of it did not come" : "; it was not executed";
 	default:
 		return "";
 	}
 }
 
-static int report(const struct call *call, const struct attempt *attempt, const struct retry *retry, dbha_error *err)
+static int report(const struct statement *st, const struct attempt *attempt)
 {
+	const struct call *call = &st->call;
+	const struct retry *retry = &st->retry;
+	dbha_error *err = st->err;
 	dbha *h = call->h;
 	if (retry->outcome_unknown)
 		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
@@ -79,8 +82,8 @@ static int report(const struct call *call, const struct attempt *attempt, const 
 	if (call->over_budget)
 		snprintf(refused, sizeof refused, "; not sent again: retry_budget (%d %% of the statements) is used up",
 		         h->config.options.retry_budget);
-	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry), refused,
-	           call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
+	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry, st->continued),
+	           refused, call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
 	if (retry->code == DBHA_ERR_SERVER)
 		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
 	err->retry_safe = retry->retry_safe && !call->maybe_done;
@@ -245,6 +248,10 @@ static int server_timeout_ms(const struct call *call)
 /* Sends it, alone or with what belongs to it. */
 static void send(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
+	if (st->step) {
+		st->step(st, conn, attempt);
+		return;
+	}
 	const dbha_request *rq = st->request;
 	/* A statement that commits on the way cannot run behind another one in the same message. */
 	bool limited = rq->flags & DBHA_SERVER_TIMEOUT && (st->in_transaction || dbha__retry_atomic(rq->sql));
@@ -269,7 +276,7 @@ static void attempt_on(struct statement *st, struct dbha_conn *slot, struct atte
 {
 	struct call *call = &st->call;
 	call->rounds++;
-	bool movable = call->intent == DBHA_READ && (!st->in_transaction || st->begins);
+	bool movable = call->intent == DBHA_READ && (!st->in_transaction || st->begins) && !st->continued;
 	atomic_store_explicit(&slot->movable, movable, memory_order_relaxed);
 	if (st->mark && atomic_load_explicit(&call->h->marks_refused, memory_order_relaxed))
 		st->mark = NULL;
@@ -303,12 +310,19 @@ static void refine(struct retry *retry, const struct attempt *attempt, bool read
 	}
 }
 
+/* The answer has begun, and is not over yet. */
+static bool goes_on(const struct statement *st, const struct attempt *attempt)
+{
+	return st->stream && attempt->end == ATTEMPT_OK && st->stream->kind != STREAM_NONE;
+}
+
 /* What an attempt means: for the connection, for the node, for the caller. */
 static void judge(struct statement *st, struct attempt *attempt)
 {
 	struct call *call = &st->call;
 	const dbha_request *rq = st->request;
-	count(call, attempt);
+	if (!goes_on(st, attempt))
+		count(call, attempt);
 	st->verdict = dbha__sqlstate_judge(attempt->end, attempt->sqlstate, attempt->answered);
 	*st->result = attempt->result;
 	if (attempt->end == ATTEMPT_OK)
@@ -319,11 +333,13 @@ static void judge(struct statement *st, struct attempt *attempt)
 		dbha__monitor_alarm(&call->h->monitor);
 	/* A read that has turned into a write is judged as one. */
 	bool reads = call->intent == DBHA_READ;
+	bool copies = st->stream && st->stream->copies;
+	bool undone = st->stream && st->stream->undone;
 	struct statement_facts facts = {
 	    .reads = reads,
 	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
-	    .uncommitted = st->in_transaction && !st->may_commit,
-	    .atomic = reads || dbha__retry_atomic(rq->sql),
+	    .uncommitted = undone || (st->in_transaction && !st->may_commit),
+	    .atomic = reads || copies || dbha__retry_atomic(rq->sql),
 	    .runs_code = dbha__retry_runs_code(rq->sql),
 	};
 	st->retry = dbha__retry(attempt->end, &st->verdict, &facts);
@@ -340,6 +356,8 @@ static void ran_on(struct call *call, const struct dbha_conn *slot)
 static bool must_keep(const struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
 {
 	enum conn_state state = dbha__conn_state(slot->conn);
+	if (goes_on(st, attempt))
+		return true;
 	if (!st->keeps || state == CONN_UNUSABLE)
 		return false;
 	return state == CONN_IN_TRANSACTION || (attempt->end == ATTEMPT_OK && slot->conn->used);
@@ -378,7 +396,7 @@ static bool run_once(struct statement *st, int *code)
 	else
 		dbha__call_return(h, slot, st->verdict.keep);
 	if (over || !goes_again(call, &attempt, &st->verdict, &st->retry)) {
-		*code = report(call, &attempt, &st->retry, st->err);
+		*code = report(st, &attempt);
 		return true;
 	}
 	PQclear(attempt.result);
@@ -415,10 +433,11 @@ int dbha__statement_run_on_kept(struct statement *st)
 	ran_on(call, slot);
 	attempt_on(st, slot, &attempt);
 	judge(st, &attempt);
-	if (!st->verdict.keep || dbha__conn_state(slot->conn) == CONN_UNUSABLE) {
+	bool unusable = dbha__conn_state(slot->conn) == CONN_UNUSABLE && !goes_on(st, &attempt);
+	if (!st->verdict.keep || unusable) {
 		st->connection_lost = true;
 		st->kept = NULL;
 		dbha__call_return(call->h, slot, false);
 	}
-	return attempt.end == ATTEMPT_OK ? DBHA_OK : report(call, &attempt, &st->retry, st->err);
+	return attempt.end == ATTEMPT_OK ? DBHA_OK : report(st, &attempt);
 }

@@ -107,6 +107,14 @@ void dbha__stream_put(struct stream *s, const char *data, size_t length, int64_t
 	}
 }
 
+bool dbha__stream_put_at_once(struct stream *s, const char *data, size_t length)
+{
+	if (length > UNSENT_MAX || is_due(s, length) || PQputCopyData(s->conn->pg, data, (int)length) != 1)
+		return false;
+	s->unsent += length;
+	return true;
+}
+
 void dbha__stream_end(struct stream *s, const char *refusal, int64_t deadline, struct attempt *attempt)
 {
 	dbha__attempt_begin(attempt);
@@ -145,4 +153,12 @@ void dbha__stream_get(struct stream *s, int64_t deadline, char **data, size_t *l
 		/* Something may have come before the end of the connection: one look more. */
 		broken = waited == WAITED_BROKEN || !PQconsumeInput(pg);
 	}
+}
+
+char *dbha__stream_get_at_once(struct stream *s, size_t *length)
+{
+	char *data = NULL;
+	int n = PQgetCopyData(s->conn->pg, &data, 1);
+	*length = n > 0 ? (size_t)n : 0;
+	return data;
 }

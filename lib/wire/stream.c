@@ -71,12 +71,13 @@ static void refuse_copy(struct stream *s, PGresult *result, struct attempt *atte
 static void read_on(struct stream *s, bool rows_wanted, int64_t deadline, struct attempt *attempt)
 {
 	for (;;) {
-		enum waited waited = dbha__wait_result(s->conn, deadline);
+		enum waited waited = s->over ? WAITED_READY : dbha__wait_result(s->conn, deadline);
 		if (waited != WAITED_READY) {
 			dbha__stream_broke_off(s, waited == WAITED_TIMEOUT, attempt);
 			return;
 		}
-		PGresult *result = PQgetResult(s->conn->pg);
+		PGresult *result = s->over ? s->over : PQgetResult(s->conn->pg);
+		s->over = NULL;
 		if (!result) {
 			judge_end(s, attempt);
 			return;
@@ -151,6 +152,19 @@ void dbha__stream_next(struct stream *s, int64_t deadline, struct attempt *attem
 	} else if (s->kind == STREAM_ROWS) {
 		read_on(s, true, deadline, attempt);
 	}
+}
+
+PGresult *dbha__stream_at_hand(struct stream *s)
+{
+	PGresult *rows = s->ahead;
+	s->ahead = NULL;
+	if (rows || s->kind != STREAM_ROWS || s->over || PQisBusy(s->conn->pg))
+		return rows;
+	rows = PQgetResult(s->conn->pg);
+	if (!rows || is_rows(rows))
+		return rows;
+	s->over = rows;
+	return NULL;
 }
 
 /* ---- the beginning of COPY -------------------------------------------------------------------------------------- */
@@ -261,6 +275,7 @@ bool dbha__stream_drain(struct stream *s, int64_t deadline, struct attempt *atte
 void dbha__stream_fini(struct stream *s)
 {
 	PQclear(s->ahead);
-	s->ahead = NULL;
+	PQclear(s->over);
+	s->ahead = s->over = NULL;
 	s->kind = STREAM_NONE;
 }

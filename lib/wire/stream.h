@@ -28,7 +28,8 @@ enum stream_kind {
 struct stream {
 	struct conn *conn;
 	enum stream_kind kind;
-	PGresult *ahead; /* what the start waited for and nobody has taken yet */
+	PGresult *ahead; /* rows, or the end of them, that have been read and nobody has taken yet */
+	PGresult *over;  /* a result without rows that was met; what it means is to be found out */
 	unsigned hints;  /* of what the statement leaves behind, see policy/sessionstate */
 	bool copies;     /* it is a COPY, and has begun */
 	/*
@@ -50,6 +51,9 @@ void dbha__stream_rows(struct stream *s, struct conn *conn, const dbha_request *
  */
 void dbha__stream_next(struct stream *s, int64_t deadline, struct attempt *attempt);
 
+/* Rows that are there without waiting; NULL: there are none, and dbha__stream_next knows more. */
+PGresult *dbha__stream_at_hand(struct stream *s);
+
 /*
  * The text of a request: begins COPY FROM STDIN (STREAM_COPY_IN) or COPY TO STDOUT (STREAM_COPY_OUT). A statement that is neither has been done when this
  * returns: then `kind` is STREAM_NONE, and attempt->result is its result. COPY in the other direction is an error, and ends the
@@ -61,6 +65,9 @@ void dbha__stream_copy(struct stream *s, struct conn *conn, const dbha_request *
 /* COPY FROM: takes data, of any length and cut anywhere. Blocks while the server is behind by more than what is kept back. */
 void dbha__stream_put(struct stream *s, const char *data, size_t length, int64_t deadline, struct attempt *attempt);
 
+/* The same where nothing has to be sent yet. False: nothing was taken, and dbha__stream_put has to do it. */
+bool dbha__stream_put_at_once(struct stream *s, const char *data, size_t length);
+
 /*
  * COPY FROM: the end. refusal: why it is not to be done, which the server gives back as an error; NULL: it is complete, and
  * attempt->result the server's result.
@@ -69,6 +76,9 @@ void dbha__stream_end(struct stream *s, const char *refusal, int64_t deadline, s
 
 /* COPY TO: the next data, freed by PQfreemem; NULL at the end, when the server has committed. */
 void dbha__stream_get(struct stream *s, int64_t deadline, char **data, size_t *length, struct attempt *attempt);
+
+/* The same if it is there without waiting. NULL: dbha__stream_get knows more. */
+char *dbha__stream_get_at_once(struct stream *s, size_t *length);
 
 /*
  * Gives up what is still to come: reads it and throws it away, and refuses a COPY FROM. True: that was the end, see `attempt`.
