@@ -24,6 +24,7 @@ static const struct command {
     {"wait", cmd_wait, "wait until there is a primary, a standby, any node or all of them"},
     {"events", cmd_events, "print what happens to the cluster, as it happens"},
     {"drill", cmd_drill, "write and read through a failover, and judge what became of every row"},
+    {"outcome-table", cmd_outcome_table, "make, prune or drop the table that tells the outcome of lost COMMITs"},
     {"options", cmd_options, "list the options of the library"},
 };
 
@@ -244,7 +245,7 @@ static void print_help(FILE *out)
 {
 	fputs("usage: dbha COMMAND [URL] [OPTION]...\n\n", out);
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		fprintf(out, "  %-8s  %s\n", commands[i].name, commands[i].text);
+		fprintf(out, "  %-13s  %s\n", commands[i].name, commands[i].text);
 	fputs("\n"
 	      "`dbha COMMAND --help` says more about a command; `dbha --version` prints the version.\n"
 	      "\n"

@@ -313,10 +313,11 @@ typedef struct dbha_transaction_options {
 #define DBHA_TRANSACTION(...) ((dbha_transaction_options){.size = sizeof(dbha_transaction_options), __VA_ARGS__})
 
 /*
- * dbha_session_begin: begins a transaction. The connection is taken now; BEGIN itself travels with the first statement.
- * s: not NULL. options: may be NULL. err: may be NULL. Returns: DBHA_OK or an error code.
- * Errors: USAGE (also in a transaction: SQLSTATE 25001), those of dbha_acquire, STATE_LOST, CANCELED. Threads: the session's.
- * Blocking: up to timeout_ms. Ownership: nothing changes hands. Fork: the transaction is the process's that began it.
+ * dbha_session_begin: begins a transaction. Nothing is sent: BEGIN travels with the first statement, which is therefore run again
+ *   elsewhere where its connection is lost, as a statement on its own is.
+ * s: not NULL. options: may be NULL; its timeout_ms means nothing here. err: may be NULL. Returns: DBHA_OK or an error code.
+ * Errors: USAGE (also in a transaction: SQLSTATE 25001), STATE_LOST, CLOSED. Threads: the session's. Blocking: no.
+ * Ownership: nothing changes hands. Fork: the transaction is the process's that began it.
  */
 DBHA_API int dbha_session_begin(dbha_session *s, const dbha_transaction_options *options, dbha_error *err);
 

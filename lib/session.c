@@ -151,6 +151,22 @@ static void follow_fork(dbha_session *s)
 		dbha__session_lost(s);
 }
 
+/* The transaction of dbha_transaction has no time left: nothing is sent for it any more. */
+static int check_time(const dbha_session *s, dbha_error *err)
+{
+	if (s->deadline_cap == 0 || dbha__clock_now() < s->deadline_cap)
+		return DBHA_OK;
+	return dbha__fail(err, DBHA_ERR_TIMEOUT, "the deadline of the transaction has passed");
+}
+
+static int fail_state_lost(const dbha_session *s, dbha_error *err)
+{
+	return dbha__fail(err, DBHA_ERR_STATE_LOST,
+	                  "the connection that the session was pinned to is lost, and with it what was set there (%s): "
+	                  "call dbha_session_reset, or open another session, and set it again",
+	                  s->lost_state);
+}
+
 int dbha__session_enter(dbha_session *s, const char *what, dbha_error *err)
 {
 	if (!s)
@@ -163,13 +179,12 @@ int dbha__session_enter(dbha_session *s, const char *what, dbha_error *err)
 		                  what);
 	atomic_store_explicit(&s->cancel.asked, false, memory_order_relaxed);
 	int code = dbha__life_enter(s->h, err);
-	if (code != DBHA_OK || !s->state_lost)
+	if (code != DBHA_OK)
 		return code;
-	dbha__life_leave(s->h);
-	return dbha__fail(err, DBHA_ERR_STATE_LOST,
-	                  "the connection that the session was pinned to is lost, and with it what was set there (%s): "
-	                  "call dbha_session_reset, or open another session, and set it again",
-	                  s->lost_state);
+	code = s->state_lost ? fail_state_lost(s, err) : check_time(s, err);
+	if (code != DBHA_OK)
+		dbha__life_leave(s->h);
+	return code;
 }
 
 int dbha__session_enter_stream(dbha_session *s, const char *what, enum stream_kind kind, dbha_error *err)
@@ -191,8 +206,11 @@ int dbha__session_enter_stream(dbha_session *s, const char *what, enum stream_ki
 
 int dbha__session_leave(dbha_session *s, int code, const dbha_error *err)
 {
-	if (code != DBHA_OK)
+	if (code != DBHA_OK) {
 		s->last = *err;
+		if (!s->cause[0])
+			memcpy(s->cause, err->sqlstate, sizeof s->cause);
+	}
 	dbha__life_leave(s->h);
 	return code;
 }

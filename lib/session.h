@@ -50,6 +50,7 @@ struct dbha_session {
 	char lost_state[64];  /* what it was, for people */
 	int64_t deadline_cap; /* no call goes on beyond; 0: no such limit. See dbha_transaction */
 	dbha_error last;      /* the error of the last call that failed, of the transaction of now */
+	char cause[6];        /* the SQLSTATE of the first error of that transaction; "" */
 	char node[DBHA_NODE_NAME_MAX];
 };
 
@@ -111,6 +112,9 @@ int dbha__session_run(dbha_session *s, const dbha_request *request, PGresult **r
 /* The end of a transaction, entered. timeout_ms as in dbha_session_commit. */
 int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
+
+/* Nothing is known of the transaction that may begin now. */
+void dbha__session_new_transaction(dbha_session *s);
 
 /* Begins, entered; nothing is sent. */
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err);

@@ -112,11 +112,12 @@ static int learn_mark(dbha_session *s, const struct statement *st, int code)
 static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	struct statement st;
+	const dbha_request begin = {.size = sizeof begin, .sql = s->begin, .flags = DBHA_UNPREPARED};
 	int code;
 	do {
 		dbha__session_statement(s, &st, rq, result, err);
 		st.call.intent = s->read_only && !s->serializable ? DBHA_READ : DBHA_DEFAULT;
-		st.before = s->begin;
+		st.before = &begin;
 		st.begins = st.in_transaction = true;
 		st.mark = wanted_mark(s);
 		dbha__session_opening(s, &st);
@@ -165,6 +166,7 @@ static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
+	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
 	dbha__session_opening(s, &st);
 	int code = dbha__statement_run_on_kept(&st);
 	follow(s, &st);
@@ -175,8 +177,7 @@ static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result,
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
-	memset(&s->mark, 0, sizeof s->mark);
-	s->read_only = s->serializable = s->notified = false;
+	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
 	dbha__session_opening(s, &st);
 	int code = dbha__statement_run(&st);
 	if (st.call.last_name)
@@ -206,13 +207,14 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 		return dbha__fail(err, DBHA_ERR_USAGE, "COPY needs dbha_session_copy_in or dbha_session_copy_out");
 	if (s->tx != TX_NONE && verb == VERB_BEGIN)
 		return fail_as_server(err, "25001", false, "there is already a transaction in progress");
+	if (s->tx == TX_NONE)
+		dbha__session_new_transaction(s);
 	if (s->tx == TX_NONE && s->slot)
 		return run_pinned(s, rq, result, err);
 	if (s->tx == TX_NONE)
 		return dbha__verified_wanted(s->h, rq) && !s->streaming.opening ? dbha__verified_run(s, rq, result, err)
 		                                                                : run_alone(s, rq, result, err);
-	/* What begins with a comment may be anything, a COMMIT too. */
-	if (verb == VERB_COMMIT || (verb == VERB_UNKNOWN && s->tx == TX_OPEN))
+	if (verb == VERB_COMMIT)
 		return dbha__session_commit(s, rq, result, err);
 	if (verb == VERB_ROLLBACK)
 		return dbha__session_rollback(s, rq, result, err);

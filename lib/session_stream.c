@@ -45,10 +45,9 @@ void dbha__session_end_stream(dbha_session *s)
 /* BEGIN has a round trip of its own: libpq's pipelines know no COPY, and end with their last row. */
 static bool run_before(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
-	dbha_request before = {.size = sizeof before, .sql = st->before, .flags = DBHA_UNPREPARED};
 	if (!st->before)
 		return true;
-	dbha__exec(conn, &before, st->call.deadline, attempt);
+	dbha__exec(conn, st->before, st->call.deadline, attempt);
 	if (attempt->end != ATTEMPT_OK)
 		return false;
 	PQclear(attempt->result);

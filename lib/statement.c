@@ -74,7 +74,8 @@ static int report(const struct statement *st, const struct attempt *attempt)
 	const struct retry *retry = &st->retry;
 	dbha_error *err = st->err;
 	dbha *h = call->h;
-	if (retry->outcome_unknown)
+	/* What became of a COMMIT is asked first. */
+	if (retry->outcome_unknown && !st->may_commit)
 		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
 	if (retry->code == DBHA_ERR_TIMEOUT)
 		STATS_ADD(&h->stats[call->last_node], timeouts, 1);
@@ -339,8 +340,9 @@ static void judge(struct statement *st, struct attempt *attempt)
 	    .reads = reads,
 	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
 	    .uncommitted = undone || (st->in_transaction && !st->may_commit),
-	    .atomic = reads || copies || dbha__retry_atomic(rq->sql),
-	    .runs_code = dbha__retry_runs_code(rq->sql),
+	    /* In a transaction nothing can commit on the way, and an error of COMMIT itself has rolled back. */
+	    .atomic = reads || copies || st->in_transaction || dbha__retry_atomic(rq->sql),
+	    .runs_code = !st->in_transaction && dbha__retry_runs_code(rq->sql),
 	};
 	st->retry = dbha__retry(attempt->end, &st->verdict, &facts);
 	refine(&st->retry, attempt, reads || facts.uncommitted);

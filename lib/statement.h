@@ -26,11 +26,11 @@ struct statement {
 	PGresult **result; /* NULL'ed by check */
 	dbha_error *err;   /* never NULL */
 	/* For a session; all NULL or false for dbha_exec. */
-	const char *before;     /* run before it in the same flush; NULL: nothing */
-	bool begins;            /* `before` begins a transaction */
-	bool in_transaction;    /* it begins one, or its connection is in one: nothing is done before its COMMIT */
-	bool may_commit;        /* it may itself be the COMMIT */
-	struct xact_mark *mark; /* filled in where the transaction has written; NULL: not asked for */
+	const dbha_request *before; /* run before it in the same flush; NULL: nothing */
+	bool begins;                /* `before` begins a transaction */
+	bool in_transaction;        /* it begins one, or its connection is in one: nothing is done before its COMMIT */
+	bool may_commit;            /* it may itself be the COMMIT */
+	struct xact_mark *mark;     /* filled in where the transaction has written; NULL: not asked for */
 	struct dbha_conn *kept; /* in: the connection to run it on; out: the one that the session has to keep; NULL: none */
 	bool keeps;             /* may keep one */
 	statement_step *step;   /* NULL: none */

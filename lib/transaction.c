@@ -7,6 +7,8 @@
 
 #include "clock.h"
 #include "error.h"
+#include "exec.h"
+#include "outcome_table.h"
 #include "resolve.h"
 #include "session.h"
 #include "sessionstate.h"
@@ -38,6 +40,14 @@ static int check_options(const char *what, const dbha_transaction_options *optio
 	return DBHA_OK;
 }
 
+void dbha__session_new_transaction(dbha_session *s)
+{
+	s->read_only = s->serializable = s->notified = false;
+	memset(&s->mark, 0, sizeof s->mark);
+	memset(&s->last, 0, sizeof s->last);
+	s->cause[0] = '\0';
+}
+
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err)
 {
 	static const dbha_transaction_options none = {.size = sizeof none};
@@ -51,12 +61,10 @@ int dbha__session_begin(dbha_session *s, const char *what, const dbha_transactio
 		snprintf(err->sqlstate, sizeof err->sqlstate, "25001");
 		return err->code;
 	}
+	dbha__session_new_transaction(s);
 	s->tx = TX_BEGUN;
 	s->read_only = options->read_only;
 	s->serializable = options->isolation == DBHA_SERIALIZABLE;
-	s->notified = false;
-	memset(&s->mark, 0, sizeof s->mark);
-	memset(&s->last, 0, sizeof s->last);
 	snprintf(s->begin, sizeof s->begin, "BEGIN%s%s%s", isolation_words[options->isolation],
 	         options->read_only ? " READ ONLY" : "", options->deferrable ? " DEFERRABLE" : "");
 	return DBHA_OK;
@@ -98,17 +106,38 @@ static void undo_uses(dbha_session *s)
 		s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
 }
 
+/* The row that a transaction leaves in the outcome table, written in the same flush as COMMIT. */
+struct row {
+	char token[OUTCOME_TOKEN_MAX];
+	char sql[OUTCOME_SQL_MAX];
+	const char *values[1];
+	dbha_request insert;
+};
+
+/* NULL: there is no such table, or nothing that could get lost. */
+static const dbha_request *make_row(dbha_session *s, struct row *row)
+{
+	dbha *h = s->h;
+	bool wrote = s->mark.xid || (atomic_load(&h->marks_refused) && !s->read_only);
+	row->token[0] = '\0';
+	if (!h->config.options.outcome_table || !wrote)
+		return NULL;
+	dbha__outcome_token(dbha__life_random(h), dbha__life_random(h), row->token);
+	dbha__outcome_table_insert(h->config.options.outcome_table, row->sql);
+	row->values[0] = row->token;
+	row->insert = (dbha_request){.size = sizeof row->insert, .sql = row->sql, .n_params = 1, .values = row->values};
+	return &row->insert;
+}
+
 /* The connection was lost while COMMIT was under way. */
-static int resolve(dbha_session *s, const struct statement *st, PGresult **result, dbha_error *err)
+static int resolve(dbha_session *s, const struct statement *st, const struct row *row, PGresult **result,
+                   dbha_error *err)
 {
 	char why[DBHA_WHY_MAX + 128];
 	if (!s->mark.xid && !atomic_load(&s->h->marks_refused) && !s->notified)
 		return fail_rolled_back(s, err, "its connection was lost during COMMIT; it had written nothing");
-	struct resolve what = {.mark = &s->mark, .deadline = st->call.deadline};
-	enum outcome outcome = OUTCOME_UNKNOWN;
-	snprintf(why, sizeof why, "its transaction id was never learned");
-	if (s->mark.xid)
-		outcome = dbha__resolve(s->h, &what, why, sizeof why, err->node);
+	struct resolve what = {.mark = &s->mark, .deadline = st->call.deadline, .token = row->token[0] ? row->token : NULL};
+	enum outcome outcome = dbha__resolve(s->h, &what, why, sizeof why, err->node);
 	if (outcome != OUTCOME_UNKNOWN)
 		STATS_ADD(&s->h->handle_stats, commits_resolved, 1);
 	if (outcome == OUTCOME_ABORTED)
@@ -155,6 +184,18 @@ static void follow_end(dbha_session *s, const struct statement *st)
 	}
 }
 
+/* Where it was not COMMIT that failed but the row before it, the transaction is still open. */
+static void end_on_server(dbha_session *s, struct statement *st)
+{
+	if (st->connection_lost || dbha__conn_state(s->slot->conn) != CONN_IN_TRANSACTION)
+		return;
+	if (dbha__exec_command(s->slot->conn, "ROLLBACK", st->call.deadline))
+		return;
+	st->connection_lost = true;
+	st->kept = NULL;
+	dbha__call_return(s->h, s->slot, false);
+}
+
 int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
 {
 	if (s->tx == TX_NONE)
@@ -172,20 +213,25 @@ int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult 
 	dbha__session_statement(s, &st, request, result, err);
 	st.call.intent = DBHA_WRITE;
 	st.in_transaction = st.may_commit = true;
+	struct row row;
+	st.before = make_row(s, &row);
 	int code = dbha__statement_run_on_kept(&st);
 	if (st.connection_lost && st.retry.outcome_unknown) {
 		follow_end(s, &st);
-		return resolve(s, &st, result, err);
+		return resolve(s, &st, &row, result, err);
 	}
-	bool failed = code != DBHA_OK;
-	if (code == DBHA_OK)
+	if (code != DBHA_OK)
+		end_on_server(s, &st);
+	if (code == DBHA_OK) {
 		code = ended(s, *result, err);
-	else if (!st.connection_lost)
-		undo_uses(s);
-	if (failed)
+	} else if (code == DBHA_ERR_LOST) {
+		code = fail_rolled_back(s, err, "the connection was lost before COMMIT");
+	} else {
 		STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
+		undo_uses(s);
+	}
 	follow_end(s, &st);
-	return code == DBHA_ERR_LOST ? fail_rolled_back(s, err, "the connection was lost before COMMIT") : code;
+	return code;
 }
 
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)

@@ -29,21 +29,14 @@ static int run_once(dbha_session *s, const dbha_transaction_options *options, db
 	return err->code;
 }
 
-/* Whether the same transaction could end better. */
+/*
+ * Whether the same transaction could end better. What counts is the first error in it: what came behind that, or of the COMMIT that the
+ * function asked for in spite of it, is only its echo.
+ */
 static bool helps(const dbha_session *s, const dbha_error *err)
 {
-	/* The function may have swallowed the error that made the transaction fail. */
-	const char *sqlstate = err->code == DBHA_ERR_ROLLED_BACK && s->last.code ? s->last.sqlstate : err->sqlstate;
-	if (err->outcome_unknown)
-		return false;
-	switch (err->code) {
-	case DBHA_ERR_SERVER:
-		return dbha__retry_transaction(sqlstate);
-	case DBHA_ERR_ROLLED_BACK:
-		return s->last.code != DBHA_OK && dbha__retry_transaction(sqlstate);
-	default:
-		return false;
-	}
+	bool over = err->code == DBHA_ERR_SERVER || err->code == DBHA_ERR_ROLLED_BACK;
+	return over && !err->outcome_unknown && dbha__retry_transaction(s->cause);
 }
 
 /* With full jitter, as every pause between attempts; false: the time is up. */

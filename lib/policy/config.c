@@ -11,6 +11,7 @@
 
 #include "error.h"
 #include "option.h"
+#include "outcome_table.h"
 
 /* ---- Pairs ---- */
 
@@ -166,6 +167,18 @@ static int check_fence(const struct config_options *options, dbha_error *err)
 		    "another cluster",
 		    (unsigned long long)options->accept_cluster);
 	return DBHA_OK;
+}
+
+static int check_outcome_table(const struct config_options *options, dbha_error *err)
+{
+	char quoted[OUTCOME_TABLE_MAX];
+	if (!options->outcome_table || dbha__outcome_table_quote(options->outcome_table, quoted))
+		return DBHA_OK;
+	return dbha__fail(
+	    err, DBHA_ERR_CONFIG,
+	    "outcome_table: \"%s\" is not accepted; accepted: TABLE or SCHEMA.TABLE, taken literally, each 1 to %d bytes "
+	    "without a dot",
+	    dbha__option_shown(options->outcome_table).text, OUTCOME_NAME_BYTES);
 }
 
 /* ---- Nodes ---- */
@@ -432,6 +445,8 @@ int dbha__config_init(struct config *out, const struct config_input *input, dbha
 		rc = check_orders(&out->options, err);
 	if (rc == DBHA_OK)
 		rc = check_fence(&out->options, err);
+	if (rc == DBHA_OK)
+		rc = check_outcome_table(&out->options, err);
 	if (rc == DBHA_OK)
 		rc = read_nodes(out, input, err);
 	if (rc == DBHA_OK)

@@ -91,6 +91,8 @@ struct config_options {
 	int log_level;            /* enum trace_level of base/trace.h */
 	char *log_file;           /* path, "stderr", or NULL */
 	char *fence_file;         /* absolute path, or NULL */
+	char *outcome_table;      /* a name that dbha__outcome_table_quote accepts, or NULL */
+	int commit_terminate;     /* 0 or 1 */
 	uint64_t accept_cluster;  /* a system identifier; 0: not set */
 };
 

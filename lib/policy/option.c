@@ -20,13 +20,13 @@ static const char *const balance_words[] = {"disable", "random", NULL};
 /* In the order of the levels of base/trace. */
 static const char *const level_words[] = {"off", "error", "warning", "info", "debug", NULL};
 
+/* In the order of enum probe_profile. */
+static const char *const profile_words[] = {"normal", "aggressive", NULL};
+
 /* Of a switch; in the order of enum monitor_mode. */
 static const char *const switch_words[] = {"off", "on", NULL};
 /* In the order of enum discover. */
 static const char *const discover_words[] = {"off", "dns", NULL};
-
-/* In the order of enum probe_profile. */
-static const char *const profile_words[] = {"normal", "aggressive", NULL};
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
@@ -131,6 +131,14 @@ static const struct option options[] = {
         accept_cluster, "a system identifier, 1 to 18446744073709551615; only with fence_file",
         "The one cluster that may take the place of the one in fence_file, after it was rebuilt: it is accepted "
         "when a node with this identifier answers."),
+    TEXT_ROW(outcome_table, "the name of a table, taken literally, or SCHEMA.TABLE; each at most 63 bytes",
+             "Where each transaction that writes leaves a row, so that what became of it can be told even where its "
+             "status cannot; "
+             "\"dbha outcome-table\" makes it; not set: nowhere."),
+    ENUM_ROW(commit_terminate, "off", switch_words, "off, on",
+             "Whether a session that still runs a transaction whose COMMIT was lost is ended, after half of the time "
+             "that the call has "
+             "left, so that its outcome is known within the deadline."),
     ENUM_ROW(log_level, "off", level_words, "off, error, warning, info, debug, or their numbers 0 to 4",
              "How much is written to log_file."),
     TEXT_ROW(log_file, "a path, or stderr", "Where the log goes; not set: nowhere."),
@@ -354,16 +362,19 @@ void dbha__options_fini(struct config_options *o)
 {
 	free(o->log_file);
 	free(o->fence_file);
-	o->log_file = o->fence_file = NULL;
+	free(o->outcome_table);
+	o->log_file = o->fence_file = o->outcome_table = NULL;
 }
 
 int dbha__options_copy(struct config_options *out, const struct config_options *in, dbha_error *err)
 {
 	*out = *in;
-	out->log_file = out->fence_file = NULL;
+	out->log_file = out->fence_file = out->outcome_table = NULL;
 	int rc = in->log_file ? parse_text(&out->log_file, in->log_file, err) : DBHA_OK;
 	if (rc == DBHA_OK && in->fence_file)
 		rc = parse_text(&out->fence_file, in->fence_file, err);
+	if (rc == DBHA_OK && in->outcome_table)
+		rc = parse_text(&out->outcome_table, in->outcome_table, err);
 	return rc;
 }
 

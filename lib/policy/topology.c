@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lives.h"
+
 static void add_event(struct topology_events *events, enum dbha_event_kind kind, int node)
 {
 	if (events->n < TOPOLOGY_EVENTS_MAX)
@@ -84,6 +86,7 @@ static void take_answer(struct node_view *node, const struct observation *o, str
 	node->read_only = o->read_only;
 	node->was_writable = role == DBHA_ROLE_PRIMARY && (node->was_writable || !o->read_only);
 	node->lsn = o->lsn;
+	node->replay_lsn = o->replay_lsn;
 	if (o->system_identifier)
 		node->system_identifier = o->system_identifier;
 	if (o->started_us)
@@ -207,6 +210,7 @@ static void replace_cluster(struct view *view, uint64_t system_identifier)
 	view->system_identifier = system_identifier;
 	view->timeline = 0;
 	view->acceptable = 0;
+	view->history.n = 0;
 }
 
 static void settle(struct view *view)
@@ -387,6 +391,7 @@ static void judge(struct view *view, struct topology_events *events)
 	raise_timeline(view);
 	judge_fence(view, events);
 	find_primary(view, events);
+	dbha__lives_follow(view);
 }
 
 void dbha__topology_remember(struct view *view, uint64_t system_identifier, uint32_t timeline,
@@ -511,6 +516,7 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 	uint64_t old_cluster = view->system_identifier;
 	int old_primary = view->primary;
 
+	dbha__lives_look(node, o);
 	node->seen = true;
 	node->observed_us = o->at_us;
 	if (o->failure == FAILURE_NONE && view->settled && !ever_answered(view))

@@ -17,6 +17,7 @@
 
 #include "config.h"
 #include "dbha.h"
+#include "history.h"
 
 #define TOPOLOGY_EVENTS_MAX (2 * CONFIG_NODES_MAX + 4)
 
@@ -44,8 +45,9 @@ struct observation {
 	bool read_only; /* default_transaction_read_only is on */
 	uint64_t system_identifier;
 	uint32_t timeline;
-	uint64_t lsn;
-	int64_t started_us; /* pg_postmaster_start_time(), unix us */
+	uint64_t lsn;        /* of a primary what it has flushed, of a standby what it has replayed */
+	uint64_t replay_lsn; /* of a primary: where its recovery ended; 0: NULL, it had none */
+	int64_t started_us;  /* pg_postmaster_start_time(), unix us */
 	int64_t latency_us;
 };
 
@@ -84,6 +86,9 @@ struct node_view {
 	bool was_writable; /* a primary that has been seen with sessions that write: read-only ones may be for a while */
 	uint32_t timeline;
 	uint64_t lsn;
+	uint64_t replay_lsn; /* of a primary, see struct observation */
+	uint32_t followed;   /* the timeline of which it was a standby in this very life, see policy/lives; 0: not known */
+	bool unwatched;      /* since its last answer it may have had a life that nobody saw */
 	uint64_t system_identifier;
 	int64_t started_us;
 	int64_t latency_us;    /* of the last answer; -1: never answered */
@@ -115,6 +120,7 @@ struct view {
 	bool identified_only; /* there is a fence file: a node whose system identifier may not be read is not used */
 	char
 	    fence_trouble[DBHA_WHY_MAX]; /* why the fence file does not hold what is known; "": it does, or there is none */
+	struct history history;          /* the lives of its primaries */
 	int n_nodes;
 	struct node_view nodes[CONFIG_NODES_MAX];
 };

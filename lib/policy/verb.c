@@ -13,10 +13,51 @@ struct word {
 	size_t length;
 };
 
+/* Block comments nest (PostgreSQL, 4.1.5 Comments); the end of the text ends any comment. */
+static const char *behind_block(const char *text)
+{
+	int depth = 0;
+	do {
+		if (strncmp(text, "/*", 2) == 0) {
+			depth++;
+			text += 2;
+		} else if (strncmp(text, "*/", 2) == 0) {
+			depth--;
+			text += 2;
+		} else {
+			text++;
+		}
+	} while (depth > 0 && *text);
+	return text;
+}
+
+/* Past blanks and comments. */
+static const char *skip(const char *text)
+{
+	for (;;) {
+		text += strspn(text, BLANKS);
+		if (strncmp(text, "--", 2) == 0)
+			text += strcspn(text, "\r\n");
+		else if (strncmp(text, "/*", 2) == 0)
+			text = behind_block(text);
+		else
+			return text;
+	}
+}
+
 static struct word word_at(const char *text)
 {
-	text += strspn(text, BLANKS);
+	text = skip(text);
 	return (struct word){text, strspn(text, LETTERS)};
+}
+
+/* The first word of a statement; empty statements before it do not count, for the server neither. */
+static struct word first_word(const char *sql)
+{
+	struct word word = word_at(sql);
+	while (word.length == 0 && *word.at == ';')
+		word = word_at(word.at + 1);
+	return word;
 }
 
 static bool is(struct word word, const char *text)
@@ -32,7 +73,7 @@ static bool is_one_of(struct word word, const char *const *texts, size_t n)
 	return false;
 }
 
-/* ROLLBACK TO SAVEPOINT and ROLLBACK PREPARED end no transaction; a comment behind ROLLBACK could hide either. */
+/* ROLLBACK TO SAVEPOINT and ROLLBACK PREPARED end no transaction. */
 static enum verb verb_of_rollback(struct word first)
 {
 	struct word second = word_at(first.at + first.length);
@@ -48,9 +89,9 @@ enum verb dbha__verb(const char *sql)
 	static const char *const commits[] = {"commit", "end"};
 	static const char *const begins[] = {"begin", "start"};
 	static const char *const rollbacks[] = {"rollback", "abort"};
-	struct word first = word_at(sql);
+	struct word first = first_word(sql);
 	if (first.length == 0)
-		return VERB_UNKNOWN;
+		return *first.at == '(' ? VERB_OTHER : VERB_UNKNOWN;
 	if (is_one_of(first, commits, 2))
 		return VERB_COMMIT;
 	if (is_one_of(first, begins, 2))

@@ -1,7 +1,8 @@
 /*
  * verb: the first words of a statement, where they decide something before it is sent. Pure.
  *
- * No parser: what does not begin with a plain word (a comment, a parenthesis) is VERB_UNKNOWN, and whoever asks takes the careful way.
+ * No parser: blanks, comments and empty statements are skipped as the server's scanner skips them, and then there is a word. What begins
+ * otherwise is VERB_UNKNOWN, and whoever asks takes the careful way.
  */
 #ifndef DBHA_POLICY_VERB_H
 #define DBHA_POLICY_VERB_H

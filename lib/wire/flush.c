@@ -20,7 +20,7 @@ struct item {
 	char name[24];
 };
 
-#define ITEMS_MAX 10
+#define ITEMS_MAX 12
 
 struct pipeline {
 	struct conn *conn;
@@ -101,9 +101,10 @@ static bool send_mark(struct pipeline *p)
 static bool send_all(struct pipeline *p, unsigned *hints)
 {
 	const struct flush *flush = p->flush;
-	return (!flush->before || send_text(p, flush->before)) && (flush->server_timeout_ms == 0 || send_timeout(p)) &&
-	       send_statement(p, flush->request, ITEM_MAIN, hints) && (!flush->mark || send_mark(p)) &&
-	       PQpipelineSync(p->conn->pg);
+	unsigned unwanted;
+	return (!flush->before || send_statement(p, flush->before, ITEM_ASIDE, &unwanted)) &&
+	       (flush->server_timeout_ms == 0 || send_timeout(p)) && send_statement(p, flush->request, ITEM_MAIN, hints) &&
+	       (!flush->mark || send_mark(p)) && PQpipelineSync(p->conn->pg);
 }
 
 /* ---- collecting -------------------------------------------------------------------------------------------- */

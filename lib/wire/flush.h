@@ -14,7 +14,7 @@
 #include "mark.h"
 
 struct flush {
-	const char *before;          /* BEGIN ..., or another statement to run before it; NULL: none */
+	const dbha_request *before;  /* BEGIN ..., or another statement to run before it; NULL: none */
 	int server_timeout_ms;       /* statement_timeout for it; 0: leave it alone */
 	const dbha_request *request; /* the statement */
 	struct xact_mark *mark; /* filled in if the transaction has an id by now, else its xid is 0; NULL: do not ask */

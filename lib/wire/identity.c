@@ -8,6 +8,9 @@
  * The timeline of a primary is the first 8 hex digits of its current WAL file's name: right after a promotion
  * pg_control_checkpoint() still has the old one. pg_walfile_name() fails on a standby, whose timeline is in
  * pg_control_recovery(). A promotion may come between two columns: where the WAL file has a name, it is a primary.
+ *
+ * Of a primary the position is what it has flushed: standbys are given no more, and what a crash leaves is no less. Where its recovery
+ * ended says which life of it this is, and stands still, so that a standby's replay position serves for both.
  */
 #define BASIC_COLUMNS                                                                                                  \
 	"pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only'), "                    \
@@ -16,9 +19,10 @@
 	", CASE WHEN NOT pg_catalog.pg_is_in_recovery() "                                                                  \
 	"THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END"                                             \
 	", CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() "                             \
-	"ELSE pg_catalog.pg_current_wal_lsn() END"                                                                         \
+	"ELSE pg_catalog.pg_current_wal_flush_lsn() END"                                                                   \
 	", (SELECT system_identifier FROM pg_catalog.pg_control_system())"                                                 \
-	", (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())"
+	", (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())"                                       \
+	", pg_catalog.pg_last_wal_replay_lsn()"
 
 /* A second statement of the same message, with the backend's pid as libpq was told it. */
 #define MAKE_READER                                                                                                    \
@@ -34,6 +38,7 @@ enum column {
 	COL_LSN,
 	COL_SYSTEM_IDENTIFIER,
 	COL_RECOVERY_TIMELINE,
+	COL_REPLAY,
 	N_COLUMNS_BASIC = COL_WALFILE,
 };
 
@@ -87,6 +92,7 @@ static void read_row(const PGresult *result, struct observation *observation)
 	observation->started_us = (int64_t)number_of(result, COL_STARTED);
 	observation->system_identifier = number_of(result, COL_SYSTEM_IDENTIFIER);
 	observation->lsn = lsn_of(text_of(result, COL_LSN));
+	observation->replay_lsn = observation->in_recovery ? 0 : lsn_of(text_of(result, COL_REPLAY));
 	observation->timeline = walfile ? timeline_of(walfile) : (uint32_t)number_of(result, COL_RECOVERY_TIMELINE);
 }
 

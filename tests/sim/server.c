@@ -123,6 +123,7 @@ static void started(void *arg, uint64_t life)
 		return;
 	trace("server %d is up: %s, timeline %u", s->index, s->in_recovery ? "standby" : "primary", (unsigned)s->timeline);
 	s->state = SERVER_UP;
+	s->recovered_lsn = s->lsn;
 	s->lsn_us = sim_now();
 	check_health();
 }
@@ -163,6 +164,7 @@ static void promoted(void *arg, uint64_t life)
 	s->upstream = -1;
 	s->replay_paused = false;
 	s->timeline++;
+	s->recovered_lsn = s->lsn;
 	s->lsn += 1000;
 	s->lsn_us = sim_now();
 	trace("server %d is promoted to timeline %u", s->index, (unsigned)s->timeline);

@@ -56,6 +56,7 @@ static void tell_identity(struct link *link, bool make_reader)
 	    .system_identifier = s->system_identifier,
 	    .timeline = s->timeline,
 	    .started_us = s->started_us,
+	    .replay_lsn = s->in_recovery ? 0 : s->recovered_lsn,
 	};
 	link_send(link, TO_CLIENT, &message);
 }

@@ -44,7 +44,8 @@ struct server {
 	int upstream;       /* of a standby; -1: none */
 	uint32_t timeline;
 	uint64_t system_identifier;
-	uint64_t lsn; /* at lsn_us; a primary's grows with time and with writes */
+	uint64_t lsn;           /* at lsn_us; a primary's grows with time and with writes */
+	uint64_t recovered_lsn; /* where its recovery ended, see struct observation */
 	int64_t lsn_us;
 	int64_t replay_delay_us;
 	int64_t started_us; /* by the wall clock of its host */

@@ -225,6 +225,13 @@ static const struct contradiction {
     {{"host", "a/b"}, {"host: entry 1"}, {"host", "a-b.example."}},
     {{"hostaddr", "name"}, {"hostaddr: entry 1"}, {"hostaddr", "fe80::1%eth0"}},
     {{"fence_file", "fence"}, {"fence_file: \"fence\"", "absolute"}, {"fence_file", "/var/lib/app/fence"}},
+    {{"outcome_table", "a.b.c"}, {"outcome_table: \"a.b.c\"", "SCHEMA.TABLE"}, {"outcome_table", "a.\"B; c\""}},
+    {{"outcome_table", ".a"}, {"outcome_table: \".a\""}, {"outcome_table", "a"}},
+    {{"outcome_table", "a."}, {"outcome_table: \"a.\""}, {"outcome_table", "a"}},
+    {{"outcome_table", "a\nb"}, {"outcome_table: \"a?b\""}, {"outcome_table", "a b"}},
+    {{"outcome_table", "a123456789012345678901234567890123456789012345678901234567890123"},
+     {"outcome_table:", "63"},
+     {"outcome_table", "a12345678901234567890123456789012345678901234567890123456789012"}},
     {{"accept_cluster", "7"}, {"accept_cluster \"7\"", "fence_file"}, {"accept_cluster", "7", "fence_file", "/f"}},
 };
 
@@ -513,7 +520,7 @@ START_TEST(options_can_be_listed)
 		ck_assert(info->name && info->type && info->default_value && info->accepted && info->text);
 		seen = seen || strcmp(info->name, "retry_backoff_max") == 0;
 	}
-	ck_assert_int_eq(n, 28);
+	ck_assert_int_eq(n, 31);
 	ck_assert(seen);
 }
 END_TEST

@@ -50,6 +50,7 @@ static const struct expected {
     {"retry_budget", "integer", "20", 20, 0, 100},
     {"verify_commit", "enum", "off", 0, 0, 1},
     {"statement_cache_size", "integer", "100", 100, 0, 10000},
+    {"commit_terminate", "enum", "off", 0, 0, 1},
     {"log_level", "enum", "off", 0, 0, 4},
 };
 #define N_EXPECTED (sizeof expected / sizeof expected[0])
@@ -68,11 +69,12 @@ START_TEST(every_option_is_there)
 	}
 	ck_assert_ptr_null(options.log_file);
 	ck_assert_str_eq(find("log_file")->info.type, "text");
-	/* And those that are no numbers: log_file, fence_file, accept_cluster. */
+	/* And those that are no numbers: log_file, fence_file, outcome_table, accept_cluster. */
 	ck_assert_ptr_null(options.fence_file);
+	ck_assert_ptr_null(options.outcome_table);
 	ck_assert_uint_eq(options.accept_cluster, 0);
-	ck_assert_ptr_nonnull(dbha__option_at((int)N_EXPECTED + 2));
-	ck_assert_ptr_null(dbha__option_at((int)N_EXPECTED + 3));
+	ck_assert_ptr_nonnull(dbha__option_at((int)N_EXPECTED + 3));
+	ck_assert_ptr_null(dbha__option_at((int)N_EXPECTED + 4));
 	ck_assert_ptr_null(dbha__option_at(-1));
 	ck_assert_ptr_null(dbha__option_find("host"));
 	ck_assert_ptr_null(dbha__option_find(""));
