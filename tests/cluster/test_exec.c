@@ -639,7 +639,7 @@ START_TEST(a_statement_of_a_transaction_is_stopped_at_its_deadline)
 	dbha *h = open_one("pool_max_size=1");
 	dbha_error err;
 	PGresult *result;
-	int stopped = 0;
+	int stopped[2] = {0};
 	dbha_session *s = dbha_session_open(h, &err);
 	ck_assert_msg(s != NULL, "%s", err.message);
 	for (int i = 0; i < 6; i++) {
@@ -654,7 +654,7 @@ START_TEST(a_statement_of_a_transaction_is_stopped_at_its_deadline)
 		ck_assert_ptr_null(result);
 		ck_assert(err.retry_safe && !err.outcome_unknown); /* nothing of it is committed, however it ended */
 		ck_assert_int_eq(session_state(s), DBHA_SESSION_IN_ERROR);
-		stopped += strstr(err.message, "stopped") != NULL;
+		stopped[i % 2] += strstr(err.message, "stopped") != NULL;
 		ASSERT_OK(dbha_session_rollback(s, 0, &err), err);
 		ck_assert_int_eq(session_state(s), DBHA_SESSION_IDLE);
 		ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
@@ -663,7 +663,8 @@ START_TEST(a_statement_of_a_transaction_is_stopped_at_its_deadline)
 		ck_assert_int_eq(rows(941), i + 1);
 	}
 	dbha_session_close(s);
-	ck_assert_int_ge(stopped, SANITIZED ? 1 : 3);
+	ck_assert_int_ge(stopped[0], 1);
+	ck_assert_int_ge(stopped[1], 1);
 	ck_assert_int_eq(rows(940), 0);
 }
 END_TEST
