@@ -48,8 +48,6 @@ void dbha__call_set_deadline(struct call *call)
 void dbha__call_running(struct call *call, struct conn *conn)
 {
 	struct cancel *cancel = call->cancel;
-	if (!cancel)
-		return;
 	dbha__mutex_lock(&cancel->lock);
 	cancel->running = conn;
 	if (conn)

@@ -56,7 +56,8 @@ void dbha__attempt_refuse_copy(struct conn *conn, struct attempt *attempt, PGres
 	dbha__conn_cut(conn);
 	attempt->end = ATTEMPT_ERROR;
 	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "0A000");
-	snprintf(attempt->message, sizeof attempt->message, "COPY needs a connection of its own: use dbha_acquire");
+	snprintf(attempt->message, sizeof attempt->message,
+	         "COPY needs a conversation: use dbha_session_copy_in or dbha_session_copy_out");
 }
 
 /*
