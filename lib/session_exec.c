@@ -122,7 +122,7 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 		st.mark = wanted_mark(s);
 		dbha__session_opening(s, &st);
 		code = s->slot ? dbha__statement_run_on_kept(&st) : dbha__statement_run(&st);
-		if (!st.mark_refused)
+		if (!st.mark_refused && !st.unprepared)
 			break;
 		PQclear(*result);
 		*result = NULL;

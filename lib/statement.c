@@ -271,6 +271,28 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	if (flush.mark_refused)
 		atomic_store(&st->call.h->marks_refused, true);
 	st->mark_refused = flush.mark_refused;
+	st->unprepared = flush.unprepared;
+}
+
+/*
+ * What a cancel request leaves behind. After the server has said that it stopped, and the request is known to have been acted on, the
+ * connection is as good as before. After any other answer it may have come too late for this statement: then nobody else gets
+ * the connection, although it is most likely in order. A pooler may pass the request on when it likes. A session that is
+ * bound to the connection goes on with it only if the request has been acted on; else what it holds there is given up.
+ */
+static void after_cancel(const struct statement *st, struct conn *conn, struct attempt *attempt)
+{
+	int64_t now = dbha__clock_now();
+	int64_t until = (now < st->call.deadline ? now : st->call.deadline) + CONN_DRAIN_US;
+	bool stopped = attempt->end == ATTEMPT_CANCELLED || strcmp(attempt->sqlstate, "57014") == 0;
+	bool settled = attempt->end != ATTEMPT_TIMEOUT && dbha__canceller_settle(conn, until);
+	if (!stopped || !settled || !conn->direct)
+		conn->cancel_pending = true;
+	if (attempt->end == ATTEMPT_OK && conn->late && !settled && st->keeps) {
+		dbha__attempt_timed_out(attempt);
+		attempt->answered = false;
+	}
+	attempt->in_doubt = conn->late && !settled;
 }
 
 static void attempt_on(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
@@ -282,19 +304,22 @@ static void attempt_on(struct statement *st, struct dbha_conn *slot, struct atte
 	if (st->mark && atomic_load_explicit(&call->h->marks_refused, memory_order_relaxed))
 		st->mark = NULL;
 	/* Once a COMMIT is sent, a cancel would only end the wait for a synchronous standby: it would be committed, and less safe. */
-	dbha__call_running(call, st->may_commit ? NULL : slot->conn);
+	atomic_store_explicit(&slot->conn->uncancelable, st->may_commit, memory_order_relaxed);
+	bool cancelable = call->cancel && !st->may_commit;
+	if (cancelable)
+		dbha__call_running(call, slot->conn);
 	send(st, slot->conn, attempt);
-	dbha__call_running(call, NULL);
-	bool canceled = strcmp(attempt->sqlstate, "57014") == 0;
-	if (call->cancel && call->cancel->sent && !canceled)
-		slot->conn->cancel_pending = true;
+	if (cancelable)
+		dbha__call_running(call, NULL);
+	if (slot->conn->late || (cancelable && call->cancel->sent))
+		after_cancel(st, slot->conn, attempt);
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
 	call->sent += attempt->end != ATTEMPT_NOT_SENT;
 	/* A promotion elsewhere says that the primary we know may be stale: the sooner all are looked at, the better. */
 	if (dbha__conn_was_promoted(slot->conn))
 		dbha__monitor_alarm(&call->h->monitor);
 	/* Its caller is about to leave; the server need not go on for nobody. */
-	if (attempt->end == ATTEMPT_TIMEOUT && !st->may_commit)
+	if (attempt->end == ATTEMPT_TIMEOUT && !slot->conn->late && !st->may_commit)
 		dbha__canceller_send(slot->conn);
 }
 
@@ -325,6 +350,7 @@ static void judge(struct statement *st, struct attempt *attempt)
 	if (!goes_on(st, attempt))
 		count(call, attempt);
 	st->verdict = dbha__sqlstate_judge(attempt->end, attempt->sqlstate, attempt->answered);
+	st->verdict.keep = st->verdict.keep && !attempt->in_doubt;
 	*st->result = attempt->result;
 	if (attempt->end == ATTEMPT_OK)
 		return;
@@ -348,21 +374,15 @@ static void judge(struct statement *st, struct attempt *attempt)
 	refine(&st->retry, attempt, reads || facts.uncommitted);
 }
 
-static void ran_on(struct call *call, const struct dbha_conn *slot)
-{
-	call->last_node = dbha__call_node(call, slot);
-	call->last_name = slot->node_name;
-}
-
 /* Whether the session has to go on with this connection: it is in a transaction, or has left something of its own there. */
 static bool must_keep(const struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
 {
-	enum conn_state state = dbha__conn_state(slot->conn);
 	if (goes_on(st, attempt))
 		return true;
-	if (!st->keeps || state == CONN_UNUSABLE)
+	if (!st->keeps)
 		return false;
-	return state == CONN_IN_TRANSACTION || (attempt->end == ATTEMPT_OK && slot->conn->used);
+	enum conn_state state = dbha__conn_state(slot->conn);
+	return state == CONN_IN_TRANSACTION || (state == CONN_IDLE && attempt->end == ATTEMPT_OK && slot->conn->used);
 }
 
 /* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
@@ -378,7 +398,8 @@ static bool run_once(struct statement *st, int *code)
 	int node = dbha__call_node(call, slot);
 	if (call->last_node >= 0 && call->last_node != node)
 		STATS_ADD(&h->stats[node], reroutes, 1);
-	ran_on(call, slot);
+	call->last_node = node;
+	call->last_name = slot->node_name;
 
 	struct attempt attempt;
 	attempt_on(st, slot, &attempt);
@@ -392,7 +413,8 @@ static bool run_once(struct statement *st, int *code)
 		return true;
 	}
 	/* The pool may have it before the next attempt, which may be for this very node. */
-	bool over = st->retry.action == RETRY_REPORT && must_keep(st, slot, &attempt) && !standby_says_no(call, &attempt);
+	bool over = st->retry.action == RETRY_REPORT && must_keep(st, slot, &attempt) && !attempt.in_doubt &&
+	            !standby_says_no(call, &attempt);
 	if (over)
 		st->kept = slot;
 	else
@@ -432,7 +454,8 @@ int dbha__statement_run_on_kept(struct statement *st)
 	struct attempt attempt;
 	dbha__call_set_deadline(call);
 	call->on_standby = slot->conn->standby;
-	ran_on(call, slot);
+	call->last_node = dbha__call_node(call, slot);
+	call->last_name = slot->node_name;
 	attempt_on(st, slot, &attempt);
 	judge(st, &attempt);
 	bool unusable = dbha__conn_state(slot->conn) == CONN_UNUSABLE && !goes_on(st, &attempt);

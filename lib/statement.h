@@ -41,6 +41,8 @@ struct statement {
 	struct verdict verdict;
 	struct retry retry;
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
+	bool
+	    unprepared; /* a prepared statement of the library's was gone from its session; the next attempt prepares it anew */
 	bool connection_lost; /* the one in `kept` has been given back, it was no good any more */
 };
 
