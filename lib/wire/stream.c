@@ -248,6 +248,8 @@ static void begin_copy(struct stream *s, enum stream_kind wanted, int64_t deadli
 		s->copies = true;
 		s->undone = wanted == STREAM_COPY_IN;
 		s->sent_us = dbha__clock_coarse();
+		if (s->stopping) /* too late to begin */
+			dbha__stream_broke_off(s, true, attempt);
 	} else if (result && dbha__attempt_is_copy(result)) {
 		refuse_copy(s, result, attempt);
 	} else {
