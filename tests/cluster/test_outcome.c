@@ -1,0 +1,433 @@
+/*
+ * test_outcome: what the library says of a write against what the server did. The connection is cut at every byte of a scripted
+ * transaction, in both directions and in several ways (see cutter.h), and each verdict is held against the rows that are there when
+ * every server process is gone: done means that they are there, all of them, once; safe to run again means that they are not, and never
+ * will be; unknown is never wrong, and is counted.
+ *
+ * CUT_STEP=N in the environment takes every N-th byte only.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster.h"
+#include "cutter.h"
+#include "relay.h"
+#include "work.h"
+
+#define WORKERS    4
+#define POINTS_MAX 40000
+#define TIMEOUT_MS 10000
+#define SILENCE_MS 300 /* the deadline of a call whose server has fallen silent */
+#define SILENCES   48  /* points of a flow at which it does: each costs SILENCE_MS */
+#define LIES_SHOWN 10
+#define SLOW_US    2000000
+#define FIRST_ID   100000000L /* all ids have as many digits, so that all runs have as many bytes */
+#define FLOW_IDS   1000000L
+
+static struct cluster c;
+
+struct worker;
+
+/* A way to write some rows with an id; what the library says of it. */
+struct flow {
+	const char *name;
+	const char *marker;  /* of its first request; "": the id */
+	const char *options; /* of the handle */
+	int rows;            /* that it writes */
+	bool trusting;       /* takes each error for a rollback: must be found out */
+	int (*run)(struct worker *worker, const char *id, int timeout_ms, dbha_error *err);
+};
+
+/* One cut and what came of it. */
+struct point {
+	enum cut_kind kind;
+	enum direction direction;
+	long at;
+	bool found, done; /* of the report */
+	int pid;
+	int code;
+	bool retry_safe, unknown;
+	bool absent; /* the call succeeded, and the rows were not there */
+	bool later;  /* a transaction of which this was said had a successful COMMIT afterwards */
+	int64_t took_us;
+	char message[160];
+};
+
+struct worker {
+	const struct flow *flow;
+	struct cutter cutter;
+	dbha *h;
+	PGconn *oracle;
+	pthread_t thread;
+	atomic_bool done;
+	struct point *point; /* at work on */
+};
+
+static struct worker workers[WORKERS];
+static struct point points[POINTS_MAX];
+static int n_points;
+static atomic_int next_point;
+static long first_id = FIRST_ID;
+static struct cut_report reference;
+
+/* ---- flows ------------------------------------------------------------------------------------------------------- */
+
+#define INSERT_ONE "INSERT INTO rows (id, step) VALUES ($1, 1)"
+#define UPDATE_ONE "UPDATE rows SET seen = true WHERE id = $1 AND step = 1"
+#define SELECT_ONE "SELECT seen FROM rows WHERE id = $1"
+#define INSERT_TWO "INSERT INTO rows (id, step, seen) VALUES ($1, 2, true)"
+
+static int write_one_row(struct worker *worker, const char *id, int timeout_ms, dbha_error *err)
+{
+	PGresult *result;
+	dbha_request rq = DBHA_REQUEST(.sql = "INSERT INTO rows (id, step, seen) VALUES ($1, 1, true)",
+	                               .intent = DBHA_WRITE, .n_params = 1, .values = &id, .timeout_ms = timeout_ms);
+	int code = dbha_exec(worker->h, &rq, &result, err);
+	PQclear(result);
+	return code;
+}
+
+static bool plainly(PGconn *pg, const char *sql, const char *id)
+{
+	PGresult *result = id ? PQexecParams(pg, sql, 1, NULL, &id, NULL, NULL, 0) : PQexec(pg, sql);
+	ExecStatusType status = PQresultStatus(result);
+	PQclear(result);
+	return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
+}
+
+/* The script over libpq by hand, by somebody who takes a failed COMMIT for a rollback. */
+static int trust_errors(struct worker *worker, const char *id, int timeout_ms, dbha_error *err)
+{
+	dbha_conn *lease = dbha_acquire(worker->h, DBHA_WRITE, timeout_ms, err);
+	if (!lease)
+		return err->code;
+	PGconn *pg = dbha_conn_pq(lease);
+	bool good = plainly(pg, "BEGIN", NULL) && plainly(pg, INSERT_ONE, id) && plainly(pg, UPDATE_ONE, id) &&
+	            plainly(pg, SELECT_ONE, id) && plainly(pg, "SAVEPOINT here", NULL) && plainly(pg, INSERT_TWO, id) &&
+	            plainly(pg, "COMMIT", NULL);
+	dbha_release(lease);
+	if (good)
+		return DBHA_OK;
+	*err = (dbha_error){.code = DBHA_ERR_ROLLED_BACK, .retry_safe = true, .message = "trusted"};
+	return err->code;
+}
+
+static const struct flow trusting = {
+    .name = "libpq by hand, errors trusted", .marker = "BEGIN", .rows = 2, .trusting = true, .run = trust_errors};
+static const struct flow single = {.name = "dbha_exec", .rows = 1, .run = write_one_row};
+
+/* ---- one cut ------------------------------------------------------------------------------------------------------ */
+
+static long rows_now(PGconn *oracle, const char *id)
+{
+	PGresult *result =
+	    PQexecParams(oracle, "SELECT count(*) FROM rows WHERE id = $1 AND seen", 1, NULL, &id, NULL, NULL, 0);
+	long rows = PQntuples(result) == 1 ? atol(PQgetvalue(result, 0, 0)) : -1;
+	PQclear(result);
+	return rows;
+}
+
+static void format_id(char id[24], const struct point *point)
+{
+	snprintf(id, 24, "%ld", first_id + (point - points));
+}
+
+static void try_point(struct worker *worker, struct point *point, struct cut_report *report)
+{
+	const struct flow *flow = worker->flow;
+	struct cut cut = {.kind = point->kind, .direction = point->direction, .at = point->at, .delay_ms = 20};
+	dbha_error err = {0};
+	char id[24];
+	format_id(id, point);
+	snprintf(cut.marker, sizeof cut.marker, "%s", flow->marker ? flow->marker : id);
+	worker->point = point;
+	cutter_arm(&worker->cutter, &cut);
+	int64_t began = now_us();
+	point->code = flow->run(worker, id, point->kind == CUT_SILENT ? SILENCE_MS : TIMEOUT_MS, &err);
+	point->took_us = now_us() - began;
+	cutter_disarm(&worker->cutter, report);
+	point->found = report->found;
+	point->done = report->done;
+	if (getenv("CUT_DUMP"))
+		fprintf(stderr, "P %d %d %ld found=%d done=%d req=%ld rep=%ld code=%d %ld\n", point->kind, point->direction, point->at, report->found, report->done, report->forwarded[0], report->forwarded[1], point->code, (long)(worker-workers));
+	point->pid = report->pid;
+	if (point->code == DBHA_OK) {
+		point->absent = rows_now(worker->oracle, id) != flow->rows;
+		return;
+	}
+	point->retry_safe = err.retry_safe;
+	point->unknown = err.outcome_unknown;
+	snprintf(point->message, sizeof point->message, "%s %.100s", dbha_code_name(point->code), err.message);
+}
+
+static void *work_on_points(void *arg)
+{
+	struct worker *worker = arg;
+	struct cut_report report;
+	for (int i; (i = atomic_fetch_add(&next_point, 1)) < n_points && !atomic_load(&threads_stop);)
+		try_point(worker, &points[i], &report);
+	atomic_store(&worker->done, true);
+	return NULL;
+}
+
+/* ---- many cuts ---------------------------------------------------------------------------------------------------- */
+
+static void start_worker(struct worker *worker, const struct flow *flow)
+{
+	char hosts[64], options[256];
+	dbha_error err;
+	memset(worker, 0, sizeof *worker);
+	worker->flow = flow;
+	cutter_start(&worker->cutter, cluster_port(&c, 1));
+	snprintf(hosts, sizeof hosts, "127.0.0.1:%d", worker->cutter.port);
+	/* Every cut costs connections; what is tested is not how soon they come back, or how often something is sent again. */
+	snprintf(options, sizeof options, "sslmode=disable&gssencmode=disable&retry_budget=100%s%s",
+	         flow->options ? "&" : "", flow->options ? flow->options : "");
+	worker->h = open_hosts(&c, hosts, options);
+	ASSERT_OK(dbha_wait(worker->h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	worker->oracle = cluster_admin(&c, 1);
+}
+
+static void stop_workers(void)
+{
+	handles_close();
+	for (int i = 0; i < WORKERS; i++) {
+		cutter_stop(&workers[i].cutter);
+		PQfinish(workers[i].oracle);
+		workers[i].oracle = NULL;
+	}
+}
+
+static void add_point(enum cut_kind kind, enum direction direction, long at)
+{
+	ck_assert_int_lt(n_points, POINTS_MAX);
+	points[n_points++] = (struct point){.kind = kind, .direction = direction, .at = at};
+}
+
+/* How the flow looks uncut: with a connection that a cut before has made new, as nearly all points have. */
+static void take_reference(struct worker *worker)
+{
+	n_points = 0;
+	add_point(CUT_RESET, REPLY, 1);
+	add_point(CUT_NONE, REPLY, 0);
+	for (int i = 0; i < 2; i++)
+		try_point(worker, &points[i], &reference);
+	ck_assert_msg(points[1].code == DBHA_OK, "uncut: %s", points[1].message);
+	ck_assert(reference.found);
+	ck_assert_int_lt(reference.n_messages, CUTTER_MESSAGES);
+	first_id += FLOW_IDS;
+	n_points = 0;
+}
+
+/* One byte more than there are: an exchange is not always of the same length (a position in the WAL has 9 digits or 10). */
+static void add_points(const struct flow *flow, enum direction direction)
+{
+	const char *text = getenv("CUT_STEP");
+	long step = text ? atol(text) : 1;
+	long n = reference.forwarded[direction] + 2;
+	for (long at = 0; at < n; at += step) {
+		add_point(CUT_RESET, direction, at);
+		add_point(CUT_DROP, direction, at);
+		if (at % 4 == 0)
+			add_point(CUT_END, direction, at);
+	}
+	int silences = flow->trusting ? 0 : SILENCES / 2; /* libpq would wait for ever */
+	for (long i = 0; i < silences; i++)
+		add_point(CUT_SILENT, direction, n * i / silences);
+	for (long i = 0; i < SILENCES / 2 && direction == REPLY; i++)
+		add_point(CUT_DELAY, direction, n * i / (SILENCES / 2));
+}
+
+static bool all_done(void)
+{
+	bool all = true;
+	for (int i = 0; i < WORKERS; i++)
+		all = all && atomic_load(&workers[i].done);
+	return all;
+}
+
+static void run_points(void)
+{
+	atomic_store(&next_point, 0);
+	for (int i = 0; i < WORKERS; i++)
+		workers[i].thread = start_thread(work_on_points, &workers[i]);
+	WAIT_FOR(all_done(), 170000);
+	for (int i = 0; i < WORKERS; i++)
+		join_thread(workers[i].thread);
+}
+
+/* ---- the truth ---------------------------------------------------------------------------------------------------- */
+
+struct truth {
+	short rows[POINTS_MAX];
+	short seen[POINTS_MAX];
+};
+
+static void ask_truth(struct truth *truth)
+{
+	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'") == 0, PATIENCE_MS);
+	PGconn *pg = cluster_admin(&c, 1);
+	char sql[160];
+	snprintf(sql, sizeof sql,
+	         "SELECT id - %ld, count(*), count(*) FILTER (WHERE seen) FROM rows WHERE id >= %ld GROUP BY id", first_id,
+	         first_id);
+	PGresult *result = PQexec(pg, sql);
+	ck_assert_int_eq(PQresultStatus(result), PGRES_TUPLES_OK);
+	memset(truth, 0, sizeof *truth);
+	for (int i = 0; i < PQntuples(result); i++) {
+		long at = atol(PQgetvalue(result, i, 0));
+		ck_assert_int_lt(at, n_points);
+		truth->rows[at] = (short)atoi(PQgetvalue(result, i, 1));
+		truth->seen[at] = (short)atoi(PQgetvalue(result, i, 2));
+	}
+	PQclear(result);
+	PQfinish(pg);
+}
+
+/* What is wrong with a verdict; NULL: nothing. */
+static const char *lie_in(const struct flow *flow, const struct point *point, int rows, int seen)
+{
+	if (rows > flow->rows)
+		return "done twice";
+	if (rows != 0 && (rows != flow->rows || seen != rows))
+		return "done in part";
+	if (point->later)
+		return "a COMMIT succeeded after the transaction was said to be lost";
+	if (point->code == DBHA_OK && rows == 0)
+		return "said to be done, and was not";
+	if (point->code == DBHA_OK && point->absent)
+		return "said to be done before it was";
+	if (point->code != DBHA_OK && !point->unknown && rows != 0)
+		return point->retry_safe ? "said to be safe to run again, and was done"
+		                         : "an error without a doubt, and was done";
+	if (point->retry_safe && point->unknown)
+		return "both safe to run again and unknown";
+	return NULL;
+}
+
+struct tally {
+	int ok, not_done, unknown, silent_unknown, lies, unreached;
+	int unsaid;       /* errors that are neither unknown nor safe to run again */
+	int64_t worst_us; /* where nothing was silent */
+};
+
+static void show_point(const char *what, const struct point *point)
+{
+	static const char *const kinds[] = {"none", "reset", "end", "drop", "silent", "delay"};
+	char place[128];
+	printf("# %s: %s at %s: %s\n", what, kinds[point->kind],
+	       cut_place(&reference, point->direction, point->at, place, sizeof place),
+	       point->code ? point->message : "OK");
+}
+
+static void count_verdict(struct tally *tally, const struct point *point)
+{
+	bool silent = point->kind == CUT_SILENT;
+	if (point->code == DBHA_OK)
+		tally->ok++;
+	else if (!point->unknown)
+		tally->not_done++;
+	else if (silent)
+		tally->silent_unknown++;
+	else
+		tally->unknown++;
+	tally->unsaid += point->code != DBHA_OK && !point->unknown && !point->retry_safe;
+	tally->unreached += !point->done;
+	if (!silent && point->took_us > tally->worst_us)
+		tally->worst_us = point->took_us;
+}
+
+static struct tally judge(const struct flow *flow)
+{
+	static struct truth truth;
+	struct tally tally = {0};
+	ask_truth(&truth);
+	for (int i = 0; i < n_points; i++) {
+		const struct point *point = &points[i];
+		const char *lie = lie_in(flow, point, truth.rows[i], truth.seen[i]);
+		count_verdict(&tally, point);
+		if (lie && tally.lies++ < LIES_SHOWN)
+			show_point(lie, point);
+		if (point->kind != CUT_SILENT && point->took_us > SLOW_US)
+			show_point("slow", point);
+		if (getenv("CUT_SHOW_UNKNOWN") && point->unknown && point->kind != CUT_SILENT)
+			show_point("unknown", point);
+	}
+	return tally;
+}
+
+static struct tally cut_everywhere(const struct flow *flow)
+{
+	int64_t began = now_ms();
+	for (int i = 0; i < WORKERS; i++)
+		start_worker(&workers[i], flow);
+	take_reference(&workers[0]);
+	add_points(flow, REQUEST);
+	add_points(flow, REPLY);
+	run_points();
+	stop_workers();
+	struct tally tally = judge(flow);
+	printf(
+	    "# %s: %d points (%ld bytes of requests, %ld of replies), ok %d, not done %d, unknown %d (silence: %d more), "
+	    "lies %d, not reached %d, unsaid %d, worst call %.1f ms, %.1f s\n",
+	    flow->name, n_points, reference.forwarded[REQUEST], reference.forwarded[REPLY], tally.ok, tally.not_done,
+	    tally.unknown, tally.silent_unknown, tally.lies, tally.unreached, tally.unsaid, (double)tally.worst_us / 1000,
+	    (double)(now_ms() - began) / 1000);
+	return tally;
+}
+
+/* ---- tests -------------------------------------------------------------------------------------------------------- */
+
+/* Connections are made for nearly every point: without passwords some ms sooner each. */
+static void without_passwords(void)
+{
+	char path[160];
+	snprintf(path, sizeof path, "%s/node1.hba.conf", c.dir);
+	FILE *file = fopen(path, "w");
+	ck_assert(file != NULL);
+	fputs("local all postgres trust\nhost all app 127.0.0.1/32 trust\n", file);
+	fclose(file);
+	cluster_ask(&c, 1, "SELECT pg_reload_conf()");
+	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_hba_file_rules") == 2, PATIENCE_MS);
+}
+
+static void server(void)
+{
+	if (c.keeper)
+		return;
+	cluster_with_rows(&c, "1", "id bigint, step int, seen bool DEFAULT false");
+	cluster_ask(&c, 1, "CREATE INDEX ON rows (id)");
+	without_passwords();
+}
+
+static void no_workers(void)
+{
+	stop_workers();
+}
+
+START_TEST(somebody_who_takes_a_failed_commit_for_a_rollback_is_found_out)
+{
+	struct tally tally = cut_everywhere(&trusting);
+	ck_assert_int_gt(tally.lies, 20); /* at every byte of the answer to COMMIT */
+	ck_assert_int_eq(tally.unknown, 0);
+	ck_assert_int_gt(tally.not_done, 20);
+}
+END_TEST
+
+START_TEST(what_is_said_of_a_single_write_is_true_wherever_it_is_cut)
+{
+	struct tally tally = cut_everywhere(&single);
+	ck_assert_int_eq(tally.lies, 0);
+	ck_assert_int_gt(tally.ok, 20);
+	ck_assert_int_gt(tally.unknown, 20);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("outcome");
+	ADD_TEST(suite, somebody_who_takes_a_failed_commit_for_a_rollback_is_found_out, server, no_workers, 180);
+	ADD_TEST(suite, what_is_said_of_a_single_write_is_true_wherever_it_is_cut, server, no_workers, 180);
+	return run_suite(suite, &c);
+}
