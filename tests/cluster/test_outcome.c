@@ -49,6 +49,8 @@ struct point {
 	int code;
 	bool retry_safe, unknown;
 	bool absent; /* the call succeeded, and the rows were not there */
+	bool stuck;  /* a transaction that had failed could not be rolled back */
+	bool miscounted; /* the function was told another number of its run */
 	bool later;  /* a transaction of which this was said had a successful COMMIT afterwards */
 	int64_t took_us;
 	char message[160];
@@ -113,9 +115,83 @@ static int trust_errors(struct worker *worker, const char *id, int timeout_ms, d
 	return err->code;
 }
 
+static int execute(dbha_session *s, const char *sql, const char *id, int timeout_ms, dbha_error *err)
+{
+	PGresult *result;
+	dbha_request rq = DBHA_REQUEST(.sql = sql, .n_params = 1, .values = &id, .timeout_ms = timeout_ms);
+	int code = dbha_session_exec(s, &rq, &result, err);
+	PQclear(result);
+	return code;
+}
+
+static int write_two_rows(dbha_session *s, const char *id, int timeout_ms, dbha_error *err)
+{
+	static const char *const before[] = {INSERT_ONE, UPDATE_ONE, SELECT_ONE};
+	int code = DBHA_OK;
+	for (int i = 0; i < 3 && code == DBHA_OK; i++)
+		code = execute(s, before[i], id, timeout_ms, err);
+	if (code == DBHA_OK)
+		code = dbha_savepoint(s, "here", timeout_ms, err);
+	if (code == DBHA_OK)
+		code = execute(s, INSERT_TWO, id, timeout_ms, err);
+	return code;
+}
+
+/* After a statement of it has failed, a transaction is over: it rolls back without an error, and never commits. */
+static void end_failed(struct point *point, dbha_session *s, int timeout_ms)
+{
+	dbha_error err;
+	if ((point - points) % 2 == 0)
+		point->later = dbha_session_commit(s, timeout_ms, &err) == DBHA_OK;
+	else
+		point->stuck = dbha_session_rollback(s, timeout_ms, &err) != DBHA_OK;
+}
+
+static int run_session(struct worker *worker, const char *id, int timeout_ms, dbha_error *err)
+{
+	dbha_session *s = dbha_session_open(worker->h, err);
+	if (!s)
+		return err->code;
+	int code = dbha_session_begin(s, &DBHA_TRANSACTION(.timeout_ms = timeout_ms), err);
+	if (code == DBHA_OK)
+		code = write_two_rows(s, id, timeout_ms, err);
+	if (code != DBHA_OK)
+		end_failed(worker->point, s, timeout_ms);
+	else
+		code = dbha_session_commit(s, timeout_ms, err);
+	dbha_session_close(s);
+	return code;
+}
+
+struct work {
+	struct point *point;
+	const char *id;
+	int runs;
+};
+
+static int run_function(dbha_session *s, int attempt, void *argument)
+{
+	struct work *work = argument;
+	dbha_error err;
+	work->runs++;
+	work->point->miscounted = work->point->miscounted || attempt != work->runs;
+	return write_two_rows(s, work->id, TIMEOUT_MS, &err);
+}
+
+static int run_transaction(struct worker *worker, const char *id, int timeout_ms, dbha_error *err)
+{
+	struct work work = {.point = worker->point, .id = id};
+	return dbha_transaction(worker->h, &DBHA_TRANSACTION(.timeout_ms = timeout_ms), run_function, &work, err);
+}
+
 static const struct flow trusting = {
     .name = "libpq by hand, errors trusted", .marker = "BEGIN", .rows = 2, .trusting = true, .run = trust_errors};
 static const struct flow single = {.name = "dbha_exec", .rows = 1, .run = write_one_row};
+static const struct flow verified = {
+    .name = "dbha_exec, verify_commit=on", .options = "verify_commit=on", .rows = 1, .run = write_one_row};
+static const struct flow session = {.name = "dbha_session", .marker = "BEGIN", .rows = 2, .run = run_session};
+static const struct flow transaction = {
+    .name = "dbha_transaction", .marker = "BEGIN", .rows = 2, .run = run_transaction};
 
 /* ---- one cut ------------------------------------------------------------------------------------------------------ */
 
@@ -294,6 +370,10 @@ static const char *lie_in(const struct flow *flow, const struct point *point, in
 		return "done in part";
 	if (point->later)
 		return "a COMMIT succeeded after the transaction was said to be lost";
+	if (point->stuck)
+		return "a failed transaction could not be rolled back";
+	if (point->miscounted)
+		return "the attempts are not counted 1, 2, 3";
 	if (point->code == DBHA_OK && rows == 0)
 		return "said to be done, and was not";
 	if (point->code == DBHA_OK && point->absent)
@@ -424,10 +504,42 @@ START_TEST(what_is_said_of_a_single_write_is_true_wherever_it_is_cut)
 }
 END_TEST
 
+START_TEST(with_verify_commit_what_is_said_of_a_single_write_is_never_unknown)
+{
+	struct tally tally = cut_everywhere(&verified);
+	ck_assert_int_eq(tally.lies, 0);
+	ck_assert_int_eq(tally.unknown, 0);
+	ck_assert_int_gt(tally.ok, 20);
+}
+END_TEST
+
+/* A COMMIT that is lost is asked for, and this server answers. */
+START_TEST(what_is_said_of_a_transaction_is_true_and_known_wherever_it_is_cut)
+{
+	struct tally tally = cut_everywhere(&session);
+	ck_assert_int_eq(tally.lies, 0);
+	ck_assert_int_eq(tally.unknown, 0);
+	ck_assert_int_gt(tally.ok, 20);
+	ck_assert_int_gt(tally.not_done, 1000);
+}
+END_TEST
+
+START_TEST(a_function_is_run_to_one_commit_wherever_it_is_cut)
+{
+	struct tally tally = cut_everywhere(&transaction);
+	ck_assert_int_eq(tally.lies, 0);
+	ck_assert_int_eq(tally.unknown, 0);
+	ck_assert_int_gt(tally.ok, 1000);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("outcome");
 	ADD_TEST(suite, somebody_who_takes_a_failed_commit_for_a_rollback_is_found_out, server, no_workers, 180);
 	ADD_TEST(suite, what_is_said_of_a_single_write_is_true_wherever_it_is_cut, server, no_workers, 180);
+	ADD_TEST(suite, with_verify_commit_what_is_said_of_a_single_write_is_never_unknown, server, no_workers, 180);
+	ADD_TEST(suite, what_is_said_of_a_transaction_is_true_and_known_wherever_it_is_cut, server, no_workers, 180);
+	ADD_TEST(suite, a_function_is_run_to_one_commit_wherever_it_is_cut, server, no_workers, 180);
 	return run_suite(suite, &c);
 }
