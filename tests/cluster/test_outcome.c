@@ -282,8 +282,6 @@ static void try_point(struct worker *worker, struct point *point, struct cut_rep
 	cutter_disarm(&worker->cutter, report);
 	point->found = report->found;
 	point->done = report->done;
-	if (getenv("CUT_DUMP"))
-		fprintf(stderr, "P %d %d %ld found=%d done=%d req=%ld rep=%ld code=%d %ld\n", point->kind, point->direction, point->at, report->found, report->done, report->forwarded[0], report->forwarded[1], point->code, (long)(worker-workers));
 	point->pid = report->pid;
 	/* A call that succeeded after a cut has run again, on the next connection. */
 	worker->is_new = report->done && point->code != DBHA_OK;
