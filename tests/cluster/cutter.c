@@ -427,8 +427,9 @@ static void step(struct cutter *cutter, const struct pollfd *items)
 	for (int i = cutter->n_pairs - 1; i >= 0; i--)
 		if (!step_pair(cutter, cutter->pairs[i], &items[1 + 2 * i], now_ms()))
 			drop_pair(cutter, i);
-	if (atomic_exchange(&cutter->reset_all, false))
+	if (atomic_load(&cutter->reset_all))
 		reset_pairs(cutter);
+	atomic_store(&cutter->reset_all, false);
 	pthread_mutex_unlock(&cutter->lock);
 	if (items[0].revents && cutter->n_pairs < CUTTER_PAIRS_MAX)
 		take_connection(cutter);
@@ -508,4 +509,6 @@ void cutter_disarm(struct cutter *cutter, struct cut_report *report)
 void cutter_reset_all(struct cutter *cutter)
 {
 	atomic_store(&cutter->reset_all, true);
+	while (atomic_load(&cutter->reset_all))
+		short_pause();
 }

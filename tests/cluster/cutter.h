@@ -122,7 +122,7 @@ void cutter_arm(struct cutter *cutter, const struct cut *cut);
  */
 void cutter_disarm(struct cutter *cutter, struct cut_report *report);
 
-/* Resets every connection that is open, soon. */
+/* Resets every connection that is open. */
 void cutter_reset_all(struct cutter *cutter);
 
 /* Where a byte is, for people: "byte 0 of COMMIT's 'Q' (request)". */
