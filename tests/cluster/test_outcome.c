@@ -28,7 +28,7 @@
 #define FLOW_IDS   1000000L
 #define WARM_IDS   500000L /* from here on they are of runs that only make a connection warm */
 #define WARM_RUNS  3       /* after so many a statement is prepared, and the exchange stays as it is */
-#define NOTICED_MS 12      /* a connection that has rested this long is looked at before it is used */
+#define NOTICED_MS 20      /* a connection that has rested this long is looked at before it is used */
 
 static struct cluster c;
 
