@@ -55,7 +55,10 @@ typedef struct pg_result PGresult;
 	XX(FOREIGN, 11, "08004", "a host belongs to another cluster (another system identifier)")                          \
 	XX(CLOSED, 12, "08003", "the handle is closed")                                                                    \
 	XX(FORKED, 13, "08003", "the connection was inherited over fork() and belongs to the parent process")              \
-	XX(SYSTEM, 14, "58000", "the operating system refused something the library needs, such as a thread")
+	XX(SYSTEM, 14, "58000", "the operating system refused something the library needs, such as a thread")              \
+	XX(ROLLED_BACK, 15, "40000", "the transaction was rolled back as a whole: it may be run again from its beginning") \
+	XX(STATE_LOST, 16, "08006", "the session's connection was lost, and with it the state the session had set there")  \
+	XX(CANCELED, 17, "57014", "the call was canceled by dbha_cancel")
 
 typedef enum dbha_code {
 #define DBHA_XX(name, number, sqlstate, text) DBHA_ERR_##name = number,
@@ -205,6 +208,11 @@ typedef enum dbha_intent {
 
 #define DBHA_IDEMPOTENT 0x1u /* the statement may be executed more than once: run it again when its fate is unknown */
 #define DBHA_UNPREPARED 0x2u /* do not keep a prepared statement for this text */
+#define DBHA_SERVER_TIMEOUT                                                                                            \
+	0x4u /* the server gets the remaining time as statement_timeout; in a transaction it stays until its end */
+
+#define DBHA_PIN                                                                                                       \
+	0x8u /* in a session: the statement changes the state of its server session in a way that its text does not show */
 
 /*
  * One statement. Set `size` to sizeof(dbha_request), or use DBHA_REQUEST; members left out are 0 and mean the default.
@@ -215,7 +223,7 @@ typedef struct dbha_request {
 	size_t size;
 	const char *sql; /* one statement, with $1, $2 ... */
 	dbha_intent intent;
-	uint32_t flags; /* DBHA_IDEMPOTENT, DBHA_UNPREPARED */
+	uint32_t flags; /* DBHA_IDEMPOTENT, DBHA_UNPREPARED, DBHA_SERVER_TIMEOUT, DBHA_PIN */
 	int timeout_ms; /* deadline for everything: DNS, connect, waiting, execution, retries. 0: call_timeout */
 	int n_params;
 	const unsigned *types; /* OIDs */
@@ -240,6 +248,269 @@ typedef struct dbha_request {
  * Fork: usable in a child, with connections of its own.
  */
 DBHA_API int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Sessions
+ *
+ * A session is a logical connection for one user of the library: what a driver's connection object is. In a transaction
+ * it holds one connection; outside, it takes one for each statement, wherever that has to go. A statement that changes
+ * the state of its server session (SET, a temporary table, LISTEN, an advisory lock, a cursor WITH HOLD, PREPARE) pins
+ * the session to its connection until it is closed or reset. See docs/sessions.md.
+ *
+ * A session is used by one thread at a time; dbha_cancel alone may be called by any thread.
+ */
+typedef struct dbha_session dbha_session;
+
+/*
+ * dbha_session_open: opens a session. Nothing is connected.
+ * h: not NULL. err: may be NULL. Returns: a session, or NULL. Errors: USAGE, CLOSED, MEMORY, SYSTEM; at the first call on
+ *   the handle those of dbha_open.
+ * Threads: any. Blocking: no. Ownership: the caller ends it with dbha_session_close; it keeps the memory of the handle alive, but does
+ *   not keep dbha_close from closing. Fork: in a child a session that held a connection has lost it; others go on.
+ */
+DBHA_API dbha_session *dbha_session_open(dbha *h, dbha_error *err);
+
+/*
+ * dbha_session_close: ends a session. An open transaction is rolled back, and what the session has set on its connection is reset
+ *   before another one gets it.
+ * s: may be NULL. Returns: nothing. Errors: none. Threads: the session's. Blocking: no. Ownership: takes s.
+ * Fork: in a child frees the child's copy only.
+ */
+DBHA_API void dbha_session_close(dbha_session *s);
+
+/*
+ * dbha_session_exec: runs one statement in a session: in its transaction, on the connection it is pinned to, or as dbha_exec does.
+ *   BEGIN, COMMIT, ROLLBACK and SAVEPOINT as text work as the functions below do.
+ * s: not NULL. request: not NULL, borrowed; in a transaction, or pinned, its intent decides nothing. result: not NULL, as in
+ *   dbha_exec. err: may be NULL.
+ * Returns: DBHA_OK or an error code.
+ * Errors: those of dbha_exec; ROLLED_BACK (40000, retry_safe): the connection was lost in a transaction whose COMMIT had not been
+ *   sent, all of it was rolled back, further statements fail with SERVER 25P02 until it is ended; STATE_LOST (08006): a
+ *   pinned session lost its connection, every call fails until dbha_session_reset; CANCELED.
+ * Threads: the session's. Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees the result with PQclear.
+ * Fork: see dbha_session_open.
+ */
+DBHA_API int dbha_session_exec(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
+
+/* Isolation levels. DEFAULT: the server's default_transaction_isolation. */
+typedef enum dbha_isolation {
+	DBHA_ISOLATION_DEFAULT = 0,
+	DBHA_READ_COMMITTED = 1,
+	DBHA_REPEATABLE_READ = 2,
+	DBHA_SERIALIZABLE = 3
+} dbha_isolation;
+
+/* A transaction. Set `size`, or use DBHA_TRANSACTION; members left out are 0 and mean the default. */
+typedef struct dbha_transaction_options {
+	size_t size;
+	int isolation; /* a dbha_isolation */
+	int read_only; /* 1: READ ONLY, on a standby if there is one; SERIALIZABLE, which a standby does not have, on the primary */
+	int deferrable;   /* 1: DEFERRABLE, for SERIALIZABLE READ ONLY */
+	int timeout_ms;   /* of the call it is given to; 0: call_timeout */
+	int attempts_max; /* dbha_transaction: how often it is run at most; 0: until the deadline */
+} dbha_transaction_options;
+
+#define DBHA_TRANSACTION(...) ((dbha_transaction_options){.size = sizeof(dbha_transaction_options), __VA_ARGS__})
+
+/*
+ * dbha_session_begin: begins a transaction. Nothing is sent: BEGIN travels with the first statement, which is therefore run again
+ *   elsewhere where its connection is lost, as a statement on its own is.
+ * s: not NULL. options: may be NULL; its timeout_ms means nothing here. err: may be NULL. Returns: DBHA_OK or an error code.
+ * Errors: USAGE (also in a transaction: SQLSTATE 25001), STATE_LOST, CLOSED. Threads: the session's. Blocking: no.
+ * Ownership: nothing changes hands. Fork: the transaction is the process's that began it.
+ */
+DBHA_API int dbha_session_begin(dbha_session *s, const dbha_transaction_options *options, dbha_error *err);
+
+/*
+ * dbha_session_commit: commits. Where the connection is lost meanwhile, the cluster is asked what became of the transaction, within the same
+ *   deadline (docs/outcome.md).
+ * s: not NULL. timeout_ms: 0: call_timeout. err: may be NULL. Returns: DBHA_OK (it is committed) or an error code. The transaction has
+ *   ended in either case.
+ * Errors: ROLLED_BACK (retry_safe): it is not committed and never will be; SERVER with the server's SQLSTATE for the same (40001, a
+ *   deferred constraint); UNKNOWN (08007, outcome_unknown): cannot be known, with xid and LSN in the message; USAGE (25P01)
+ *   outside a transaction. Threads: the session's. Blocking: up to timeout_ms and at most 50 ms. Ownership: nothing changes hands.
+ * Fork: see dbha_session_begin.
+ */
+DBHA_API int dbha_session_commit(dbha_session *s, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_session_rollback: rolls back. Succeeds also where the connection is lost: the server rolls back by itself.
+ * s: not NULL. timeout_ms: 0: call_timeout. err: may be NULL. Returns: DBHA_OK or an error code. Errors: USAGE (25P01) outside a transaction;
+ *   STATE_LOST where the session was pinned. Threads: the session's. Blocking: up to timeout_ms and at most 50 ms.
+ * Ownership: nothing changes hands. Fork: see dbha_session_begin.
+ */
+DBHA_API int dbha_session_rollback(dbha_session *s, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_savepoint, dbha_savepoint_release, dbha_savepoint_rollback: SAVEPOINT, RELEASE SAVEPOINT, ROLLBACK TO SAVEPOINT.
+ * s: not NULL, in a transaction. name: not NULL, not empty; quoted by the library. timeout_ms: 0: call_timeout. err: may be NULL.
+ * Returns: DBHA_OK or an error code. Errors: those of dbha_session_exec. Threads: the session's.
+ * Blocking: up to timeout_ms and at most 50 ms. Ownership: nothing changes hands. Fork: see dbha_session_begin.
+ */
+DBHA_API int dbha_savepoint(dbha_session *s, const char *name, int timeout_ms, dbha_error *err);
+DBHA_API int dbha_savepoint_release(dbha_session *s, const char *name, int timeout_ms, dbha_error *err);
+DBHA_API int dbha_savepoint_rollback(dbha_session *s, const char *name, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_session_reset: makes a session as new: rolls an open transaction back, resets what it has set, unpins it, and acknowledges
+ *   that a state was lost.
+ * s: not NULL. err: may be NULL. Returns: DBHA_OK or an error code. Errors: USAGE. Threads: the session's. Blocking: no.
+ * Ownership: nothing changes hands. Fork: usable in a child.
+ */
+DBHA_API int dbha_session_reset(dbha_session *s, dbha_error *err);
+
+/* What a session is doing. */
+typedef enum dbha_session_state {
+	DBHA_SESSION_IDLE = 0,           /* no transaction */
+	DBHA_SESSION_IN_TRANSACTION = 1, /* one that can go on */
+	DBHA_SESSION_IN_ERROR = 2,       /* one that can only be rolled back */
+	DBHA_SESSION_LOST = 3            /* its state was lost, see STATE_LOST */
+} dbha_session_state;
+
+/* A session as it is now. The caller sets `size`. */
+typedef struct dbha_session_status {
+	size_t size;
+	int32_t state;      /* a dbha_session_state */
+	int32_t pinned;     /* 1: bound to its connection by what it has set */
+	char pinned_by[64]; /* for people: "settings, temporary tables"; "" */
+	uint64_t xid; /* of the transaction that is open or was committed last, once it is known; 0: it wrote nothing */
+	uint64_t lsn; /* position in the WAL behind its first write; 0: not known */
+	int32_t backend_pid;           /* of the connection it holds; 0: none */
+	char node[DBHA_NODE_NAME_MAX]; /* of that connection, or of the last statement's; "" */
+} dbha_session_status;
+
+/*
+ * dbha_session_status_get: copies what is known of a session, without asking a server.
+ * s: not NULL. out: not NULL, `size` set. err: may be NULL. Returns: DBHA_OK or an error code. Errors: USAGE. Threads: the session's.
+ * Blocking: no. Ownership: the caller's memory. Fork: usable.
+ */
+DBHA_API int dbha_session_status_get(dbha_session *s, dbha_session_status *out, dbha_error *err);
+
+/*
+ * dbha_cancel: ends the call that another thread has in progress on a session: it stops waiting, or a cancel request is sent to the
+ *   server. The call reports CANCELED, unless the server was done before. A COMMIT that has been sent is not canceled.
+ * s: not NULL, not being closed meanwhile. err: may be NULL. Returns: DBHA_OK, also where nothing is in progress; or an error code.
+ * Errors: USAGE. Threads: any. Blocking: no. Ownership: nothing changes hands. Fork: cancels nothing of the parent's.
+ */
+DBHA_API int dbha_cancel(dbha_session *s, dbha_error *err);
+
+/*
+ * What dbha_transaction runs. session: in the transaction, to be used with the functions above, but not begun, committed or rolled
+ * back. attempt: 1, 2, ...: everything before was rolled back. Returns 0 to commit; anything else rolls back and, unless the last
+ * error of the session says that running again helps, ends dbha_transaction.
+ */
+typedef int (*dbha_transaction_function)(dbha_session *session, int attempt, void *argument);
+
+/*
+ * dbha_transaction: runs a function as a transaction, and again from its beginning where that helps: after 40001, 40P01, 25006, 57P01 to
+ *   57P03, or a connection lost before COMMIT; with exponential backoff and full jitter, within the deadline and retry_budget. Never after
+ *   a COMMIT whose fate is unknown.
+ * h: not NULL. options: may be NULL; timeout_ms is for everything, 0: call_timeout. function: not NULL. argument: given to it.
+ * err: may be NULL. Returns: DBHA_OK: committed; else an error code.
+ * Errors: those of dbha_session_begin and dbha_session_commit; the error of the statement that made the function give up; ROLLED_BACK
+ *   where it gave up without one. Threads: any; the function runs in the caller's. Blocking: up to timeout_ms, at most 50 ms, and whatever
+ *   the function itself takes: once the deadline has passed its statements fail with TIMEOUT.
+ * Ownership: nothing changes hands. Fork: usable in a child.
+ */
+DBHA_API int dbha_transaction(dbha *h, const dbha_transaction_options *options, dbha_transaction_function function,
+                              void *argument, dbha_error *err);
+
+/*
+ * Large results and COPY. A result that is read row by row, and a COPY, are held in memory by neither side. They hold their connection until
+ * their end; until then every other call with the session fails with USAGE, except dbha_session_finish, dbha_session_close,
+ * dbha_session_reset, dbha_session_status_get and dbha_cancel. Each call has its own deadline; where that passes, the result is over.
+ */
+
+/*
+ * dbha_session_query: begins a statement whose rows are fetched step by step. Returns when its first rows are there, or its end. Up to then it
+ *   is run as dbha_session_exec does it, wherever that has to be, and again where that is harmless; afterwards it is not.
+ * s: not NULL. request: not NULL, borrowed; it is not prepared, and DBHA_SERVER_TIMEOUT is refused. err: may be NULL.
+ * Returns: DBHA_OK (fetch until NULL comes, or call dbha_session_finish), or an error code (there is nothing to fetch).
+ * Errors: those of dbha_session_exec. Threads: the session's. Blocking: up to timeout_ms and at most 50 ms.
+ * Ownership: nothing changes hands. Fork: the result is the process's that asked for it.
+ */
+DBHA_API int dbha_session_query(dbha_session *s, const dbha_request *request, dbha_error *err);
+
+/*
+ * dbha_session_fetch: the next rows: one (PGRES_SINGLE_TUPLE), or with libpq 17 some (PGRES_TUPLES_CHUNK). Behind them comes one result
+ *   without rows, with the columns and the command tag (PGRES_TUPLES_OK or PGRES_COMMAND_OK): now the statement is done, and, outside
+ *   a transaction, committed. Then comes NULL, and the session is free.
+ * s: not NULL. timeout_ms: 0: call_timeout. rows: not NULL; set to NULL first, and to the server's result also where it reports an
+ *   error. err: may be NULL.
+ * Returns: DBHA_OK (with *rows NULL: that was all) or an error code: then the rows that came before are not all there are, and nothing more
+ *   comes.
+ * Errors: SERVER; TIMEOUT; LOST (it only reads: it may be asked again, from the beginning); UNKNOWN (a write); in a transaction
+ *   ROLLED_BACK; in a pinned session STATE_LOST; CANCELED; USAGE where no result is being read. Threads: the session's.
+ * Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees *rows with PQclear. Fork: see dbha_session_query.
+ */
+DBHA_API int dbha_session_fetch(dbha_session *s, int timeout_ms, PGresult **rows, dbha_error *err);
+
+/*
+ * dbha_session_finish: gives up what is still to come of a result or a COPY. A short rest is read to its end; else the server is asked to
+ *   stop, and what does not end soon is closed with its connection. Outside a transaction, what became of a statement that writes is not
+ *   told: fetch to the end to know. A COPY FROM STDIN keeps nothing. In a transaction the server's answer to that is an error, as
+ *   any other: the transaction, or what came behind the last savepoint, has to be rolled back.
+ * s: not NULL. err: may be NULL. Returns: DBHA_OK, also where nothing is in progress; or an error code: the session is free nonetheless.
+ * Errors: in a transaction SERVER (57014: it has failed) and ROLLED_BACK (its connection was closed); in a pinned session STATE_LOST;
+ *   USAGE, CLOSED. Threads: the session's. Blocking: at most 50 ms. Ownership: nothing changes hands. Fork: gives up nothing of the
+ *   parent's.
+ */
+DBHA_API int dbha_session_finish(dbha_session *s, dbha_error *err);
+
+/*
+ * dbha_session_copy_in: begins a COPY ... FROM STDIN. Returns when the server waits for data.
+ * s: not NULL. request: not NULL, borrowed; sql begins with the word COPY, there are no parameters, DBHA_SERVER_TIMEOUT is refused. err: may
+ *   be NULL.
+ * Returns: DBHA_OK (put, then end or finish) or an error code. Errors: those of dbha_session_exec; USAGE also where the statement was
+ *   a COPY between the server and a file of its own, which has been executed then. Threads: the session's.
+ * Blocking: up to timeout_ms and at most 50 ms. Ownership: nothing changes hands. Fork: the COPY is the process's that began it.
+ */
+DBHA_API int dbha_session_copy_in(dbha_session *s, const dbha_request *request, dbha_error *err);
+
+/*
+ * dbha_session_copy_put: gives data to the COPY in progress, cut wherever it is convenient. Little data is collected, and goes out
+ *   with more, after a while, or with the end.
+ * s: not NULL. data: `length` bytes, borrowed; NULL if that is 0. timeout_ms: 0: call_timeout. err: may be NULL.
+ * Returns: DBHA_OK or an error code: the COPY is over, and nothing of it is kept.
+ * Errors: SERVER (it may be about data that was put long before); TIMEOUT, LOST (retry_safe); in a transaction ROLLED_BACK; in a pinned session
+ *   STATE_LOST; CANCELED; USAGE where no COPY is in progress. Threads: the session's.
+ * Blocking: while the server is behind, up to timeout_ms and at most 50 ms. Ownership: nothing changes hands. Fork: see
+ *   dbha_session_copy_in.
+ */
+DBHA_API int dbha_session_copy_put(dbha_session *s, const char *data, size_t length, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_session_copy_end: ends the COPY in progress. The session is free afterwards.
+ * s: not NULL. refusal: NULL: what was put is complete; else why it is not to be kept, for the server's log. timeout_ms: 0: call_timeout.
+ *   result: not NULL; set to NULL first, then to the server's result, whose command tag says how many rows there were; after a refusal
+ *   to the server's error. err: may be NULL.
+ * Returns: DBHA_OK (it is kept, and outside a transaction committed; or it is refused: outside a transaction nothing is kept, a transaction
+ *   has failed) or an error code.
+ * Errors: SERVER, nothing is kept; LOST and TIMEOUT with retry_safe, the end was not sent and nothing is kept; UNKNOWN (08007), and
+ *   TIMEOUT with outcome_unknown: it was sent; in a transaction ROLLED_BACK; in a pinned session STATE_LOST; CANCELED; USAGE where no
+ *   COPY is in progress. Threads: the session's. Blocking: up to timeout_ms and at most 50 ms.
+ * Ownership: the caller frees the result with PQclear. Fork: see dbha_session_copy_in.
+ */
+DBHA_API int dbha_session_copy_end(dbha_session *s, const char *refusal, int timeout_ms, PGresult **result,
+                                   dbha_error *err);
+
+/*
+ * dbha_session_copy_out: begins a COPY ... TO STDOUT. Returns when the server has begun to send.
+ * s: not NULL. request: as in dbha_session_copy_in; DBHA_READ goes to a standby. err: may be NULL.
+ * Returns: DBHA_OK (get until NULL comes, or finish) or an error code. Errors: those of dbha_session_copy_in. Threads: the session's.
+ * Blocking: up to timeout_ms and at most 50 ms. Ownership: nothing changes hands. Fork: see dbha_session_copy_in.
+ */
+DBHA_API int dbha_session_copy_out(dbha_session *s, const dbha_request *request, dbha_error *err);
+
+/*
+ * dbha_session_copy_get: the next data of the COPY in progress: a whole row in the formats text and csv.
+ * s: not NULL. timeout_ms: 0: call_timeout. data, length: not NULL; set to NULL and 0 first; data ends with a NUL that length does not
+ *   count. err: may be NULL.
+ * Returns: DBHA_OK (with *data NULL: that was all, the session is free) or an error code: then it was not all.
+ * Errors: those of dbha_session_fetch. Threads: the session's. Blocking: up to timeout_ms and at most 50 ms.
+ * Ownership: the caller frees *data with PQfreemem. Fork: see dbha_session_copy_in.
+ */
+DBHA_API int dbha_session_copy_get(dbha_session *s, int timeout_ms, char **data, size_t *length, dbha_error *err);
 
 /* ---------------------------------------------------------------------------------------------------------------
  * A connection of one's own for a while
@@ -274,10 +545,10 @@ DBHA_API const char *dbha_conn_node(const dbha_conn *conn);
 
 /*
  * dbha_release: gives a connection back to the pool, or straight to the caller who has waited longest.
- * conn: may be NULL. Returns: nothing. What else the session was set to (SET, temporary tables, advisory locks, LISTEN) stays
- *   and is met by its next user: undo it before. An open transaction is rolled back; a connection that is busy, broken, or of an
- *   older generation of its node is closed instead. Errors: none.
- * Threads: the lease's. Blocking: only for the rollback, at most 1 s. Ownership: takes conn. Fork: in a child frees memory.
+ * conn: may be NULL. Returns: nothing. An open transaction is rolled back, and if dbha_conn_pq was called, the session is made as it
+ *   was (settings, temporary tables, advisory locks, LISTEN, cursors, prepared statements of the caller's); a connection that is
+ *   busy, broken, or of an older generation of its node is closed instead. Errors: none.
+ * Threads: the lease's. Blocking: no. Ownership: takes conn. Fork: in a child frees memory.
  */
 DBHA_API void dbha_release(dbha_conn *conn);
 
@@ -400,7 +671,11 @@ DBHA_API int dbha_accept_cluster(dbha *h, uint64_t system_identifier, dbha_error
 	XX(probes_failed, "health probes that failed")                                                                     \
 	XX(primary_changes, "times another node became the primary")                                                       \
 	XX(events_dropped, "events nobody fetched in time")                                                                \
-	XX(retries_refused, "statements not sent again because retry_budget was used up")
+	XX(retries_refused, "statements not sent again because retry_budget was used up")                                  \
+	XX(resets, "connections whose session had been changed and was reset when they came back")                         \
+	XX(transactions, "transactions committed")                                                                         \
+	XX(transactions_rolled_back, "transactions that ended otherwise")                                                  \
+	XX(commits_resolved, "COMMITs whose answer was lost and whose outcome the cluster told")
 
 typedef struct dbha_counters {
 	size_t size;

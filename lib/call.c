@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "backoff.h"
+#include "cancel.h"
 #include "clock.h"
 #include "error.h"
 #include "exec.h"
 #include "fence.h"
+#include "reset.h"
 
-/* Changing what a session may do, or a rollback at return: one round trip, which must not take the whole call. */
+/* Changing what a session may do, or the end of a reset: one round trip, which must not take the whole call. */
 #define TIDY_US          ((int64_t)1000000)
 /*
  * A connection that has rested this long is looked at before use: one system call, which tells a statement that was never
@@ -20,6 +22,8 @@
 #define LOOK_AFTER_US    8000
 /* How long a call that has to be routed anew waits for the view that told the pool to send it away. */
 #define VIEW_GAP_US      1000
+/* How often a wait that can be canceled looks whether it was. */
+#define CANCEL_LOOK_US   20000
 /* A timeout beyond this may begin at the coarse clock's time. */
 #define COARSE_ENOUGH_US ((int64_t)2000000)
 
@@ -39,6 +43,34 @@ void dbha__call_set_deadline(struct call *call)
 	/* The coarse clock is a few ms behind: nothing to a long timeout, and a fifth of the price. */
 	call->began_us = call->timeout_us > COARSE_ENOUGH_US ? dbha__clock_coarse() : dbha__clock_now();
 	call->deadline = call->began_us + call->timeout_us;
+}
+
+void dbha__call_running(struct call *call, struct conn *conn)
+{
+	struct cancel *cancel = call->cancel;
+	dbha__mutex_lock(&cancel->lock);
+	cancel->running = conn;
+	if (conn)
+		cancel->sent = false;
+	dbha__mutex_unlock(&cancel->lock);
+}
+
+static bool is_canceled(const struct call *call)
+{
+	return call->cancel && atomic_load_explicit(&call->cancel->asked, memory_order_relaxed);
+}
+
+/* Until the view is another one than `version`, or until then; false: that has passed, or the call was canceled. */
+static bool wait_for_change(const struct call *call, uint64_t version, int64_t until)
+{
+	while (call->cancel) {
+		int64_t look = dbha__clock_now() + CANCEL_LOOK_US;
+		if (look >= until || is_canceled(call))
+			break;
+		if (dbha__life_wait_view(call->h, version, look))
+			return true;
+	}
+	return !is_canceled(call) && dbha__life_wait_view(call->h, version, until);
 }
 
 int dbha__call_node(const struct call *call, const struct dbha_conn *slot)
@@ -137,6 +169,11 @@ static void fail_pool(struct call *call, int node, bool too_many, dbha_error *er
 	snprintf(err->node, sizeof err->node, "%s", name);
 }
 
+static void fail_canceled(dbha_error *err)
+{
+	dbha__fail(err, DBHA_ERR_CANCELED, "canceled by dbha_cancel while it waited for a connection");
+}
+
 static void fail_closed(dbha_error *err)
 {
 	dbha__fail(err, DBHA_ERR_CLOSED, "the handle was closed while the call was waiting");
@@ -193,8 +230,8 @@ bool dbha__call_pause(struct call *call)
 	struct shared_view *shared = dbha__view_take(&call->h->view);
 	uint64_t version = shared->view.version;
 	dbha__view_drop(shared);
-	dbha__life_wait_view(call->h, version, until);
-	return dbha__clock_now() < call->deadline;
+	wait_for_change(call, version, until);
+	return dbha__clock_now() < call->deadline && !is_canceled(call);
 }
 
 /* Whether the session may write when it is to, and may not when it must not. One round trip where that has to be changed. */
@@ -214,18 +251,26 @@ static bool fits(struct call *call, struct dbha_conn *slot, bool writes)
 	return true;
 }
 
+/* Whether its last user's traces are gone. */
+static bool settled(const struct call *call, struct conn *conn)
+{
+	int64_t until = dbha__clock_now() + TIDY_US;
+	return !conn->resetting || dbha__reset_finish(conn, until < call->deadline ? until : call->deadline);
+}
+
 /*
  * Whether a connection out of the pool is alive, and fit for what it is wanted for: the session of a standby was made
  * read-only, and when it is promoted it is opened up; in a split brain the session of a primary is made read-only.
  */
 static bool ready_for(struct call *call, struct dbha_conn *slot, bool writes)
 {
-	bool dead = slot->rested_us > LOOK_AFTER_US && dbha__conn_is_dead(slot->conn);
-	if (!dead && fits(call, slot, writes))
+	/* Looked at last: the end of a connection stands behind what is still to be read. */
+	bool alive = settled(call, slot->conn) && (slot->rested_us <= LOOK_AFTER_US || !dbha__conn_is_dead(slot->conn));
+	if (alive && fits(call, slot, writes))
 		return true;
 	/* Each dead connection is met once, so that this needs no pause; what it means the monitor finds out. */
 	dbha__monitor_alarm(&call->h->monitor);
-	dbha__call_return(call->h, slot, false, call->deadline);
+	dbha__call_return(call->h, slot, false);
 	return false;
 }
 
@@ -233,9 +278,13 @@ static enum acquire_end take(struct call *call, const struct decision *decision,
 {
 	dbha *h = call->h;
 	int64_t now = dbha__clock_now();
-	int64_t deadline = call->deadline;
-	if (h->config.options.pool_timeout_ms && now + ms_to_us(h->config.options.pool_timeout_ms) < deadline)
-		deadline = now + ms_to_us(h->config.options.pool_timeout_ms);
+	if (!call->pool_deadline) {
+		int64_t limit = ms_to_us(h->config.options.pool_timeout_ms);
+		call->pool_deadline = limit && now + limit < call->deadline ? now + limit : call->deadline;
+	}
+	/* Its place in the queue is kept by its ticket, so that it may leave the queue for a look. */
+	int64_t look = now + CANCEL_LOOK_US;
+	int64_t deadline = call->cancel && look < call->pool_deadline ? look : call->pool_deadline;
 	struct acquire how = {
 	    .ticket = call->ticket,
 	    .generation = decision->generation,
@@ -269,7 +318,7 @@ static void avoid_node(struct call *call, int node)
 static bool wait_for_view(struct call *call, uint64_t version)
 {
 	dbha__monitor_alarm(&call->h->monitor);
-	return dbha__life_wait_view(call->h, version, call->deadline);
+	return wait_for_change(call, version, call->deadline);
 }
 
 /* What a route that leads to no node means for the call. True: look again. */
@@ -307,8 +356,12 @@ static bool no_slot(struct call *call, const struct route_query *query, const st
 	int node = decision->route.node;
 	switch (end) {
 	case ACQUIRE_TIMEOUT:
+		if (dbha__clock_now() < call->pool_deadline)
+			return true; /* it only looked up, see take */
+		fail_pool(call, node, false, err);
+		return false;
 	case ACQUIRE_TOO_MANY:
-		fail_pool(call, node, end == ACQUIRE_TOO_MANY, err);
+		fail_pool(call, node, true, err);
 		return false;
 	case ACQUIRE_STOPPED:
 		fail_closed(err);
@@ -337,6 +390,10 @@ static struct dbha_conn *connection_in_time(struct call *call, struct route_quer
 		struct decision decision = {0};
 		struct dbha_conn *slot = NULL;
 		bool again;
+		if (is_canceled(call)) {
+			fail_canceled(err);
+			return NULL;
+		}
 		route(call, query, &decision);
 		if (decision.route.end == ROUTE_NODE) {
 			enum acquire_end end = take(call, &decision, &slot);
@@ -365,7 +422,8 @@ static struct dbha_conn *connection_at_once(struct call *call, struct route_quer
 	if (!slot)
 		return NULL;
 	call->on_standby = !decision.route.writes;
-	bool plain = slot->rested_us <= LOOK_AFTER_US && slot->conn->read_only_set != decision.route.writes;
+	bool plain = slot->rested_us <= LOOK_AFTER_US && slot->conn->read_only_set != decision.route.writes &&
+	             !slot->conn->resetting;
 	if (plain)
 		return slot;
 	dbha__call_set_deadline(call);
@@ -381,6 +439,7 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 	    .max_lag_ms = options->max_lag_ms,
 	    .in_order = options->load_balance_hosts == LOAD_BALANCE_DISABLE,
 	};
+	call->pool_deadline = 0;
 	if (call->h->shared_key) {
 		dbha__call_set_deadline(call);
 		dbha__life_refresh(call->h, call->deadline);
@@ -401,25 +460,24 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 
 /* ---- coming back ------------------------------------------------------------------------------------------- */
 
-static bool tidy(struct dbha_conn *slot, int64_t deadline)
+/* What its user has left in it is undone; the answer to that is met by the next user. */
+static bool tidy(struct dbha_conn *slot)
 {
-	switch (dbha__conn_state(slot->conn)) {
-	case CONN_IDLE:
+	enum conn_state state = dbha__conn_state(slot->conn);
+	/* A cancel request on its way would stop what the next one does. */
+	if (state == CONN_UNUSABLE || dbha__conn_cancel_under_way(slot->conn))
+		return false;
+	if (state == CONN_IDLE && slot->conn->used == 0 && !slot->conn->cancel_pending)
 		return true;
-	case CONN_IN_TRANSACTION:
-		if (!deadline)
-			deadline = dbha__clock_now() + TIDY_US;
+	if (state == CONN_IN_TRANSACTION)
 		STATS_ADD(slot->pool->stats, rollbacks, 1);
-		return dbha__exec_command(slot->conn, "ROLLBACK", deadline) && dbha__conn_state(slot->conn) == CONN_IDLE;
-	case CONN_UNUSABLE:
-		break;
-	}
-	return false;
+	STATS_ADD(slot->pool->stats, resets, 1);
+	return dbha__reset_send(slot->conn);
 }
 
-void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable, int64_t deadline)
+void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable)
 {
-	bool keep = reusable && tidy(slot, deadline);
+	bool keep = reusable && tidy(slot);
 	struct dbha_conn *unwanted = dbha__pool_release(slot->pool, slot, keep, dbha__clock_coarse());
 	if (!unwanted)
 		return;

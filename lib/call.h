@@ -11,6 +11,15 @@
 #include "life.h"
 #include "pool.h"
 #include "route.h"
+#include "sync.h"
+
+/* What lets another thread end a call: see dbha_cancel. */
+struct cancel {
+	struct mutex lock;
+	_Atomic bool asked;   /* of the call in progress */
+	struct conn *running; /* under the lock: the connection its statement runs on; NULL: none, or not to be canceled */
+	bool sent;            /* under the lock: a cancel request was sent for that */
+};
 
 struct call {
 	dbha *h;
@@ -18,16 +27,18 @@ struct call {
 	int64_t timeout_us;
 	int64_t began_us; /* these two by dbha__call_set_deadline; 0 before */
 	int64_t deadline;
-	uint64_t ticket; /* taken when it has to wait; 0 before */
-	uint32_t avoid;  /* nodes that have failed this call, see struct route_query */
-	int pauses;      /* backoffs taken */
-	bool on_standby; /* the last connection was to a standby */
-	int last_node;   /* the last connection was to; -1: there was none */
+	int64_t pool_deadline; /* of the wait for a connection; 0: it has not begun */
+	uint64_t ticket;       /* taken when it has to wait; 0 before */
+	uint32_t avoid;        /* nodes that have failed this call, see struct route_query */
+	int pauses;            /* backoffs taken */
+	bool on_standby;       /* the last connection was to a standby */
+	int last_node;         /* the last connection was to; -1: there was none */
 	const char *last_name;
-	int rounds;       /* connections it was tried on */
-	int sent;         /* times the statement was sent */
-	bool over_budget; /* it would have been sent again, but retry_budget is used up */
-	bool maybe_done;  /* an attempt that is being repeated may have been executed (only where that is allowed) */
+	int rounds;            /* connections it was tried on */
+	int sent;              /* times the statement was sent */
+	bool over_budget;      /* it would have been sent again, but retry_budget is used up */
+	bool maybe_done;       /* an attempt that is being repeated may have been executed (only where that is allowed) */
+	struct cancel *cancel; /* NULL: nobody can cancel it */
 	char trouble[DBHA_WHY_MAX]; /* what went wrong last, for the message at the deadline */
 };
 
@@ -42,6 +53,9 @@ void dbha__call_set_deadline(struct call *call);
 /* A connection to the right node, before the deadline; or NULL with `err` (not NULL) filled. */
 struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err);
 
+/* Of a call that can be canceled: its statement runs on this connection now; NULL: not any more. */
+void dbha__call_running(struct call *call, struct conn *conn);
+
 /* The node of a connection. */
 int dbha__call_node(const struct call *call, const struct dbha_conn *slot);
 
@@ -52,10 +66,10 @@ int dbha__call_node(const struct call *call, const struct dbha_conn *slot);
 bool dbha__call_pause(struct call *call);
 
 /*
- * Gives a connection back, after use. reusable: as far as the caller knows. An open transaction is rolled back, which may
- * take until `deadline` (monotonic us; 0: a second from now).
+ * Gives a connection back, after use. reusable: as far as the caller knows. What was left in the session, an open transaction too, is
+ * undone without waiting for it.
  */
-void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable, int64_t deadline);
+void dbha__call_return(dbha *h, struct dbha_conn *slot, bool reusable);
 
 /*
  * Appends to a message, with "; " behind it, what fence_file has to do with there being no node, and what can be done. Returns the system

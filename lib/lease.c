@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "dbha.h"
 #include "error.h"
+#include "sessionstate.h"
 
 dbha_conn *dbha_acquire(dbha *h, dbha_intent intent, int timeout_ms, dbha_error *err)
 {
@@ -31,7 +32,10 @@ dbha_conn *dbha_acquire(dbha *h, dbha_intent intent, int timeout_ms, dbha_error 
 
 PGconn *dbha_conn_pq(const dbha_conn *conn)
 {
-	return conn ? conn->conn->pg : NULL;
+	if (!conn)
+		return NULL;
+	conn->conn->used |= USE_ASKED; /* what is done with it is not seen here */
+	return conn->conn->pg;
 }
 
 const char *dbha_conn_node(const dbha_conn *conn)
@@ -52,6 +56,6 @@ void dbha_release(dbha_conn *conn)
 	}
 	dbha *h = conn->handle;
 	dbha__conn_take_back(conn->conn);
-	dbha__call_return(h, conn, true, 0);
+	dbha__call_return(h, conn, true);
 	dbha__life_leave(h);
 }

@@ -175,7 +175,7 @@ static enum look ask(struct resolving *r, struct dbha_conn *slot, enum outcome *
 	}
 	snprintf(r->node, DBHA_NODE_NAME_MAX, "%s", slot->node_name);
 	/* One whose last statement did not come to its end is found unusable, and closed. */
-	dbha__call_return(r->h, slot, true, r->what->deadline);
+	dbha__call_return(r->h, slot, true);
 	return look;
 }
 
@@ -203,6 +203,10 @@ static bool pause_for(struct resolving *r, enum look look)
 static bool look_once(struct resolving *r, enum outcome *outcome)
 {
 	dbha_error err;
+	if (dbha__clock_now() >= r->what->deadline) {
+		say(r, "there was no time left to ask");
+		return true;
+	}
 	r->call.avoid = 0;
 	struct dbha_conn *slot = dbha__call_connection(&r->call, &err);
 	if (!slot) {

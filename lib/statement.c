@@ -1,63 +1,60 @@
-/*
- * statement: dbha_exec. Route, take a connection, send, wait; then done, again, or report.
- */
+#include "statement.h"
+
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "budget.h"
-#include "call.h"
 #include "canceller.h"
 #include "clock.h"
-#include "dbha.h"
 #include "error.h"
-#include "exec.h"
-#include "retry.h"
-#include "sqlstate.h"
+#include "flush.h"
 
 /* How long to wait for a second opinion on a node that refused a write. */
 #define SECOND_LOOK_US ((int64_t)500000)
-/* How long all sessions of a server take to follow a reload, at most. */
+/*
+ * What a healthy server needs until its sessions follow a reload. It is no bound, since each backend rereads its configuration when
+ * it is next idle: where the probe's takes longer, a write that should have waited is reported.
+ */
 #define RELOAD_US      ((int64_t)20000)
 
-static int check_request(const dbha_request *rq, PGresult **result, dbha_error *err)
+int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	if (!result)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: result is NULL: give it the address of a PGresult *");
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: result is NULL: give it the address of a PGresult *", what);
 	*result = NULL;
 	if (!rq)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request is NULL");
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request is NULL", what);
 	if (rq->size != sizeof *rq)
-		return dbha__fail(err, DBHA_ERR_USAGE,
-		                  "dbha_exec: request.size is %zu, not %zu: set it to sizeof(dbha_request)", rq->size,
-		                  sizeof *rq);
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.size is %zu, not %zu: set it to sizeof(dbha_request)", what,
+		                  rq->size, sizeof *rq);
 	if (!rq->sql)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.sql is NULL");
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.sql is NULL", what);
 	if (rq->n_params < 0 || rq->n_params > 65535)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.n_params is %d: 0 to 65535 are possible",
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.n_params is %d: 0 to 65535 are possible", what,
 		                  rq->n_params);
 	if (rq->n_params > 0 && !rq->values)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.values is NULL for %d parameters", rq->n_params);
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.values is NULL for %d parameters", what, rq->n_params);
 	if (rq->result_format != 0 && rq->result_format != 1)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.result_format is %d: 0 (text) or 1 (binary)",
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.result_format is %d: 0 (text) or 1 (binary)", what,
 		                  rq->result_format);
-	if (rq->flags & ~(DBHA_IDEMPOTENT | DBHA_UNPREPARED))
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.flags is 0x%x: DBHA_IDEMPOTENT, DBHA_UNPREPARED",
+	if (rq->flags & ~(DBHA_IDEMPOTENT | DBHA_UNPREPARED | DBHA_SERVER_TIMEOUT | DBHA_PIN))
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.flags is 0x%x: unknown bits are set", what,
 		                  (unsigned)rq->flags);
 	if (rq->timeout_ms < 0)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.timeout_ms is %d: 0 or more", rq->timeout_ms);
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.timeout_ms is %d: 0 or more", what, rq->timeout_ms);
 	if (rq->intent < DBHA_DEFAULT || rq->intent > DBHA_WRITE)
-		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: request.intent is %d: DBHA_DEFAULT, DBHA_READ or DBHA_WRITE",
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.intent is %d: DBHA_DEFAULT, DBHA_READ or DBHA_WRITE", what,
 		                  (int)rq->intent);
 	for (int i = 0; rq->formats && i < rq->n_params; i++)
 		if (rq->formats[i] == 1 && rq->values[i] && !rq->lengths)
-			return dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: parameter %d is binary, but request.lengths is NULL",
+			return dbha__fail(err, DBHA_ERR_USAGE, "%s: parameter %d is binary, but request.lengths is NULL", what,
 			                  i + 1);
 	return DBHA_OK;
 }
 
 /* What the message says beside the server's or libpq's own words. */
-static const char *advice_for(const struct retry *retry)
+static const char *advice_for(const struct retry *retry, bool continued)
 {
 	switch (retry->code) {
 	case DBHA_ERR_TIMEOUT:
@@ -65,16 +62,20 @@ static const char *advice_for(const struct retry *retry)
 	case DBHA_ERR_UNKNOWN:
 		return "; whether it was executed is unknown: do not repeat it unless that is harmless";
 	case DBHA_ERR_LOST:
-		return "; it was not executed";
+		return continued ? "; the rest of it did not come" : "; it was not executed";
 	default:
 		return "";
 	}
 }
 
-static int report(const struct call *call, const struct attempt *attempt, const struct retry *retry, dbha_error *err)
+static int report(const struct statement *st, const struct attempt *attempt)
 {
+	const struct call *call = &st->call;
+	const struct retry *retry = &st->retry;
+	dbha_error *err = st->err;
 	dbha *h = call->h;
-	if (retry->outcome_unknown)
+	/* What became of a COMMIT is asked first. */
+	if (retry->outcome_unknown && !st->may_commit)
 		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
 	if (retry->code == DBHA_ERR_TIMEOUT)
 		STATS_ADD(&h->stats[call->last_node], timeouts, 1);
@@ -82,8 +83,8 @@ static int report(const struct call *call, const struct attempt *attempt, const 
 	if (call->over_budget)
 		snprintf(refused, sizeof refused, "; not sent again: retry_budget (%d %% of the statements) is used up",
 		         h->config.options.retry_budget);
-	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry), refused,
-	           call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
+	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry, st->continued),
+	           refused, call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
 	if (retry->code == DBHA_ERR_SERVER)
 		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
 	err->retry_safe = retry->retry_safe && !call->maybe_done;
@@ -180,27 +181,31 @@ static int64_t first_attempts(dbha *h)
 	return (int64_t)n;
 }
 
-/*
- * Spends a retry of the handle's budget, if the statement has ever been sent: waiting for the new primary, or trying another
- * connection because this one was found dead, puts no load on anybody.
- */
-static bool may_send_again(struct call *call)
+bool dbha__statement_spend_retry(dbha *h)
 {
-	dbha *h = call->h;
 	struct budget budget = {
 	    .percent = h->config.options.retry_budget,
 	    .connections = h->n_places * h->config.options.pool_max_size,
 	};
-	if (call->sent == 0)
-		return true;
 	int64_t earned = dbha__budget_earned(&budget, first_attempts(h), dbha__clock_now() - h->began_us);
 	int64_t spent = atomic_load_explicit(&h->retries_spent, memory_order_relaxed);
 	for (int64_t wanted = spent; dbha__budget_spend(&budget, earned, &wanted); wanted = spent)
 		if (atomic_compare_exchange_weak_explicit(&h->retries_spent, &spent, wanted, memory_order_relaxed,
 		                                          memory_order_relaxed))
 			return true;
+	return false;
+}
+
+/*
+ * A statement that has never been sent spends nothing: waiting for the new primary, or trying another connection because this one was
+ * found dead, puts no load on anybody.
+ */
+static bool may_send_again(struct call *call)
+{
+	if (call->sent == 0 || dbha__statement_spend_retry(call->h))
+		return true;
 	call->over_budget = true;
-	STATS_ADD(&h->stats[call->last_node], retries_refused, 1);
+	STATS_ADD(&call->h->stats[call->last_node], retries_refused, 1);
 	return false;
 }
 
@@ -234,18 +239,87 @@ static void count(struct call *call, const struct attempt *attempt)
 		STATS_ADD(stats, statement_errors, 1);
 }
 
-static void attempt_on(struct call *call, struct dbha_conn *slot, const dbha_request *rq, struct attempt *attempt)
+/* The time that is left, for the server: it may not be 0, which would be no limit. */
+static int server_timeout_ms(const struct call *call)
 {
+	int64_t left = (call->deadline - dbha__clock_now()) / 1000;
+	return left < 1 ? 1 : left > INT32_MAX ? INT32_MAX : (int)left;
+}
+
+/* Sends it, alone or with what belongs to it. */
+static void send(struct statement *st, struct conn *conn, struct attempt *attempt)
+{
+	if (st->step) {
+		st->step(st, conn, attempt);
+		return;
+	}
+	const dbha_request *rq = st->request;
+	/* A statement that commits on the way cannot run behind another one in the same message. */
+	bool limited = rq->flags & DBHA_SERVER_TIMEOUT && (st->in_transaction || dbha__retry_atomic(rq->sql));
+	struct flush flush = {
+	    .before = st->before,
+	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
+	    .request = rq,
+	    /* A standby has nothing to write, and could not say where. */
+	    .mark = conn->standby ? NULL : st->mark,
+	};
+	if (!flush.before && !flush.mark && !limited) {
+		dbha__exec(conn, rq, st->call.deadline, attempt);
+		return;
+	}
+	dbha__flush_run(conn, &flush, st->call.deadline, attempt);
+	if (flush.mark_refused)
+		atomic_store(&st->call.h->marks_refused, true);
+	st->mark_refused = flush.mark_refused;
+	st->unprepared = flush.unprepared;
+}
+
+/*
+ * What a cancel request leaves behind. After the server has said that it stopped, and the request is known to have been acted on, the
+ * connection is as good as before. After any other answer it may have come too late for this statement: then nobody else gets
+ * the connection, although it is most likely in order. A pooler may pass the request on when it likes. A session that is
+ * bound to the connection goes on with it only if the request has been acted on; else what it holds there is given up.
+ */
+static void after_cancel(const struct statement *st, struct conn *conn, struct attempt *attempt)
+{
+	int64_t now = dbha__clock_now();
+	int64_t until = (now < st->call.deadline ? now : st->call.deadline) + CONN_DRAIN_US;
+	bool stopped = attempt->end == ATTEMPT_CANCELLED || strcmp(attempt->sqlstate, "57014") == 0;
+	bool settled = attempt->end != ATTEMPT_TIMEOUT && dbha__canceller_settle(conn, until);
+	if (!stopped || !settled || !conn->direct)
+		conn->cancel_pending = true;
+	if (attempt->end == ATTEMPT_OK && conn->late && !settled && st->keeps) {
+		dbha__attempt_timed_out(attempt);
+		attempt->answered = false;
+	}
+	attempt->in_doubt = conn->late && !settled;
+}
+
+static void attempt_on(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
+{
+	struct call *call = &st->call;
 	call->rounds++;
-	atomic_store_explicit(&slot->movable, call->intent == DBHA_READ, memory_order_relaxed);
-	dbha__exec(slot->conn, rq, call->deadline, attempt);
+	bool movable = call->intent == DBHA_READ && (!st->in_transaction || st->begins) && !st->continued;
+	atomic_store_explicit(&slot->movable, movable, memory_order_relaxed);
+	if (st->mark && atomic_load_explicit(&call->h->marks_refused, memory_order_relaxed))
+		st->mark = NULL;
+	/* Once a COMMIT is sent, a cancel would only end the wait for a synchronous standby: it would be committed, and less safe. */
+	atomic_store_explicit(&slot->conn->uncancelable, st->may_commit, memory_order_relaxed);
+	bool cancelable = call->cancel && !st->may_commit;
+	if (cancelable)
+		dbha__call_running(call, slot->conn);
+	send(st, slot->conn, attempt);
+	if (cancelable)
+		dbha__call_running(call, NULL);
+	if (slot->conn->late || (cancelable && call->cancel->sent))
+		after_cancel(st, slot->conn, attempt);
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
 	call->sent += attempt->end != ATTEMPT_NOT_SENT;
 	/* A promotion elsewhere says that the primary we know may be stale: the sooner all are looked at, the better. */
 	if (dbha__conn_was_promoted(slot->conn))
 		dbha__monitor_alarm(&call->h->monitor);
 	/* Its caller is about to leave; the server need not go on for nobody. */
-	if (attempt->end == ATTEMPT_TIMEOUT)
+	if (attempt->end == ATTEMPT_TIMEOUT && !slot->conn->late && !st->may_commit)
 		dbha__canceller_send(slot->conn);
 }
 
@@ -262,13 +336,63 @@ static void refine(struct retry *retry, const struct attempt *attempt, bool read
 	}
 }
 
-/* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
-static bool run_once(struct call *call, const dbha_request *rq, PGresult **result, dbha_error *err, int *code)
+/* The answer has begun, and is not over yet. */
+static bool goes_on(const struct statement *st, const struct attempt *attempt)
 {
+	return st->stream && attempt->end == ATTEMPT_OK && st->stream->kind != STREAM_NONE;
+}
+
+/* What an attempt means: for the connection, for the node, for the caller. */
+static void judge(struct statement *st, struct attempt *attempt)
+{
+	struct call *call = &st->call;
+	const dbha_request *rq = st->request;
+	if (!goes_on(st, attempt))
+		count(call, attempt);
+	st->verdict = dbha__sqlstate_judge(attempt->end, attempt->sqlstate, attempt->answered);
+	st->verdict.keep = st->verdict.keep && !attempt->in_doubt;
+	*st->result = attempt->result;
+	if (attempt->end == ATTEMPT_OK)
+		return;
+	if (strcmp(attempt->sqlstate, "53100") == 0)
+		dbha__monitor_report(&call->h->monitor, call->last_node, FAILURE_DISK_FULL, attempt->message);
+	if (st->verdict.alarm)
+		dbha__monitor_alarm(&call->h->monitor);
+	/* A read that has turned into a write is judged as one. */
+	bool reads = call->intent == DBHA_READ;
+	bool copies = st->stream && st->stream->copies;
+	bool undone = st->stream && st->stream->undone;
+	struct statement_facts facts = {
+	    .reads = reads,
+	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
+	    .uncommitted = undone || (st->in_transaction && !st->may_commit),
+	    /* In a transaction nothing can commit on the way, and an error of COMMIT itself has rolled back. */
+	    .atomic = reads || copies || st->in_transaction || dbha__retry_atomic(rq->sql),
+	    .runs_code = !st->in_transaction && dbha__retry_runs_code(rq->sql),
+	};
+	st->retry = dbha__retry(attempt->end, &st->verdict, &facts);
+	refine(&st->retry, attempt, reads || facts.uncommitted);
+}
+
+/* Whether the session has to go on with this connection: it is in a transaction, or has left something of its own there. */
+static bool must_keep(const struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
+{
+	if (goes_on(st, attempt))
+		return true;
+	if (!st->keeps)
+		return false;
+	enum conn_state state = dbha__conn_state(slot->conn);
+	return state == CONN_IN_TRANSACTION || (state == CONN_IDLE && attempt->end == ATTEMPT_OK && slot->conn->used);
+}
+
+/* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
+static bool run_once(struct statement *st, int *code)
+{
+	struct call *call = &st->call;
 	dbha *h = call->h;
-	struct dbha_conn *slot = dbha__call_connection(call, err);
+	struct dbha_conn *slot = dbha__call_connection(call, st->err);
 	if (!slot) {
-		*code = err->code;
+		*code = st->err->code;
 		return true;
 	}
 	int node = dbha__call_node(call, slot);
@@ -278,54 +402,67 @@ static bool run_once(struct call *call, const dbha_request *rq, PGresult **resul
 	call->last_name = slot->node_name;
 
 	struct attempt attempt;
-	attempt_on(call, slot, rq, &attempt);
-	count(call, &attempt);
-	struct verdict verdict = dbha__sqlstate_judge(attempt.end, attempt.sqlstate, attempt.answered);
-	dbha__call_return(h, slot, verdict.keep, call->deadline);
-	*result = attempt.result;
+	attempt_on(st, slot, &attempt);
+	judge(st, &attempt);
 	*code = DBHA_OK;
-	if (attempt.end == ATTEMPT_OK)
+	if (attempt.end == ATTEMPT_OK) {
+		if (must_keep(st, slot, &attempt))
+			st->kept = slot;
+		else
+			dbha__call_return(h, slot, true);
 		return true;
-
-	if (strcmp(attempt.sqlstate, "53100") == 0)
-		dbha__monitor_report(&h->monitor, node, FAILURE_DISK_FULL, attempt.message);
-	if (verdict.alarm)
-		dbha__monitor_alarm(&h->monitor);
-	/* A read that has turned into a write is judged as one. */
-	bool reads = call->intent == DBHA_READ;
-	struct statement_facts facts = {
-	    .reads = reads,
-	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
-	    .atomic = reads || dbha__retry_atomic(rq->sql),
-	    .runs_code = dbha__retry_runs_code(rq->sql),
-	};
-	struct retry retry = dbha__retry(attempt.end, &verdict, &facts);
-	refine(&retry, &attempt, reads);
-	if (!goes_again(call, &attempt, &verdict, &retry)) {
-		*code = report(call, &attempt, &retry, err);
+	}
+	/* The pool may have it before the next attempt, which may be for this very node. */
+	bool over = st->retry.action == RETRY_REPORT && must_keep(st, slot, &attempt) && !attempt.in_doubt &&
+	            !standby_says_no(call, &attempt);
+	if (over)
+		st->kept = slot;
+	else
+		dbha__call_return(h, slot, st->verdict.keep);
+	if (over || !goes_again(call, &attempt, &st->verdict, &st->retry)) {
+		*code = report(st, &attempt);
 		return true;
 	}
 	PQclear(attempt.result);
-	*result = NULL;
+	*st->result = NULL;
 	return false;
 }
 
-int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
+void dbha__statement_begin(struct statement *st, dbha *h, const dbha_request *request, PGresult **result,
+                           dbha_error *err)
 {
-	dbha_error unwanted;
-	if (!err)
-		err = &unwanted;
-	int code = check_request(request, result, err);
-	if (code != DBHA_OK)
-		return code;
-	code = dbha__life_enter(h, err);
-	if (code != DBHA_OK)
-		return code;
-	struct call call;
-	dbha__call_begin(&call, h, request->intent, request->timeout_ms);
-	dbha__call_set_deadline(&call);
-	while (!run_once(&call, request, result, err, &code))
+	memset(&st->request, 0, sizeof *st - offsetof(struct statement, request));
+	dbha__call_begin(&st->call, h, request->intent, request->timeout_ms);
+	st->request = request;
+	st->result = result;
+	st->err = err;
+}
+
+int dbha__statement_run(struct statement *st)
+{
+	int code;
+	dbha__call_set_deadline(&st->call);
+	while (!run_once(st, &code))
 		;
-	dbha__life_leave(h);
 	return code;
+}
+
+int dbha__statement_run_on_kept(struct statement *st)
+{
+	struct call *call = &st->call;
+	struct dbha_conn *slot = st->kept;
+	struct attempt attempt;
+	dbha__call_set_deadline(call);
+	call->on_standby = slot->conn->standby;
+	call->last_node = dbha__call_node(call, slot);
+	call->last_name = slot->node_name;
+	attempt_on(st, slot, &attempt);
+	judge(st, &attempt);
+	bool unusable = dbha__conn_state(slot->conn) == CONN_UNUSABLE && !goes_on(st, &attempt);
+	if (!st->verdict.keep || unusable) {
+		st->connection_lost = true;
+		st->kept = NULL;
+		dbha__call_return(call->h, slot, false);
+	}
+	return attempt.end == ATTEMPT_OK ? DBHA_OK : report(st, &attempt);
 }

@@ -30,6 +30,7 @@ enum mutex_rank {
 	RANK_REGISTRY = 1, /* the process's list of handles (fork) */
 	RANK_HANDLE,       /* starting and stopping a handle */
 	RANK_STEPPING,     /* the loop, while it steps */
+	RANK_SESSION,      /* one per session: what dbha_cancel may touch */
 	RANK_POOL,         /* one per node; two are never held together, except at fork */
 	RANK_VIEW,
 	RANK_RESOLVER,

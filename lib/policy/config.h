@@ -86,6 +86,7 @@ struct config_options {
 	int retry_backoff_ms;
 	int retry_backoff_max_ms;
 	int retry_budget;         /* percent; 0: no limit */
+	int verify_commit;        /* bool, see docs/outcome.md */
 	int statement_cache_size; /* per connection; 0: nothing is prepared */
 	int log_level;            /* enum trace_level of base/trace.h */
 	char *log_file;           /* path, "stderr", or NULL */

@@ -20,15 +20,13 @@ static const char *const balance_words[] = {"disable", "random", NULL};
 /* In the order of the levels of base/trace. */
 static const char *const level_words[] = {"off", "error", "warning", "info", "debug", NULL};
 
-/* In the order of enum monitor_mode. */
-static const char *const monitor_words[] = {"off", "on", NULL};
-/* In the order of enum discover. */
-static const char *const discover_words[] = {"off", "dns", NULL};
-
 /* In the order of enum probe_profile. */
 static const char *const profile_words[] = {"normal", "aggressive", NULL};
 
+/* Of a switch; in the order of enum monitor_mode. */
 static const char *const switch_words[] = {"off", "on", NULL};
+/* In the order of enum discover. */
+static const char *const discover_words[] = {"off", "dns", NULL};
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
@@ -89,7 +87,7 @@ static const struct option options[] = {
              "A connection is replaced at this age, give or take some jitter; 0: no limit."),
     INTEGER_ROW(pool_max_connecting, "3", 1, 100, "1 to 100",
                 "Connection attempts under way at one time to each node, so that a failover is no stampede."),
-    ENUM_ROW(monitor, "on", monitor_words, "on, off",
+    ENUM_ROW(monitor, "on", switch_words, "on, off",
              "Whether a background thread watches the nodes. off, for short-lived processes: the calls do it while "
              "they wait, "
              "and the handles of a process share what they have seen."),
@@ -118,6 +116,11 @@ static const struct option options[] = {
         retry_budget, "20", 0, 100, "0 to 100",
         "Most statements sent again, in percent of the handle's statements, beside a burst for every connection "
         "it may hold and ten a second; beyond it a failed statement is reported, not tried again. 0: no limit."),
+    ENUM_ROW(
+        verify_commit, "off", switch_words, "on, off",
+        "Whether a single write outside a transaction is made one of its own, so that its outcome can be found out "
+        "where the connection is lost: two round trips for it instead of one, and then never a doubt that the "
+        "cluster can clear."),
     INTEGER_ROW(statement_cache_size, "100", 0, 10000, "0 to 10000",
                 "Prepared statements kept per connection; 0: nothing is prepared, as some poolers need."),
     TEXT_ROW(

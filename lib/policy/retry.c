@@ -29,9 +29,11 @@ bool dbha__retry_runs_code(const char *sql)
 /* What the server did, in the light of what the statement is. */
 static enum effect effect_on(enum attempt_end end, const struct verdict *verdict, const struct statement_facts *facts)
 {
-	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL;
+	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL || end == ATTEMPT_CANCELLED;
 	if (facts->reads)
 		return EFFECT_NONE;
+	if (facts->uncommitted)
+		return EFFECT_ROLLED_BACK;
 	if (said_no && facts->runs_code)
 		return EFFECT_UNKNOWN;
 	if (verdict->effect == EFFECT_ROLLED_BACK && !facts->atomic)
@@ -45,7 +47,7 @@ static int code_of(enum attempt_end end, enum effect effect, const struct verdic
 		return DBHA_OK;
 	if (end == ATTEMPT_NO_CONNECTION)
 		return DBHA_ERR_NO_NODE;
-	if (end == ATTEMPT_TIMEOUT)
+	if (end == ATTEMPT_TIMEOUT || end == ATTEMPT_CANCELLED)
 		return DBHA_ERR_TIMEOUT;
 	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL;
 	if (said_no && (verdict->keep || effect != EFFECT_UNKNOWN))
@@ -71,4 +73,9 @@ struct retry dbha__retry(enum attempt_end end, const struct verdict *verdict, co
 	if (verdict->again != AGAIN_NEVER && harmless)
 		retry.action = verdict->again == AGAIN_HERE ? RETRY_HERE : RETRY_ELSEWHERE;
 	return retry;
+}
+
+bool dbha__retry_transaction(const char *sqlstate)
+{
+	return dbha__sqlstate_transaction(sqlstate);
 }

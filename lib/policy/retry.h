@@ -12,10 +12,11 @@
 
 /* What is known of the statement. */
 struct statement_facts {
-	bool reads;      /* the caller said that it only reads: done twice or half done, it has done nothing */
-	bool repeatable; /* the caller said that it is idempotent */
-	bool atomic;     /* it cannot commit in the middle of itself, see dbha__retry_atomic */
-	bool runs_code;  /* it may have run any statements by the time it fails, see dbha__retry_runs_code */
+	bool reads;       /* the caller said that it only reads: done twice or half done, it has done nothing */
+	bool repeatable;  /* the caller said that it is idempotent */
+	bool atomic;      /* it cannot commit in the middle of itself, see dbha__retry_atomic */
+	bool uncommitted; /* in a transaction whose COMMIT has not been sent: whatever the server did, it is rolled back */
+	bool runs_code;   /* it may have run any statements by the time it fails, see dbha__retry_runs_code */
 };
 
 enum retry_action {
@@ -47,5 +48,8 @@ bool dbha__retry_atomic(const char *sql);
  * done.
  */
 bool dbha__retry_runs_code(const char *sql);
+
+/* Whether a transaction that failed with this error, and is rolled back, is to be run again as a whole: policy/contract. */
+bool dbha__retry_transaction(const char *sqlstate);
 
 #endif

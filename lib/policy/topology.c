@@ -374,7 +374,7 @@ static void follow_generations(struct view *view, const uint64_t *before, const 
 			view->nodes[i].back_us = o->at_us;
 }
 
-/* A node that was seen out of service, or restarted unseen, warms up. The first sight of a node is no return. */
+/* A node that was seen out of service warms up when it is back. The first sight of a node is no return. */
 static void follow_return(struct node_view *node, const struct node_view *before, const struct observation *o)
 {
 	if (dbha__topology_usable(node) && before->seen && !dbha__topology_usable(before))
@@ -519,7 +519,6 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 	dbha__lives_look(node, o);
 	node->seen = true;
 	node->observed_us = o->at_us;
-	view->observed_us = oldest_observation(view);
 	if (o->failure == FAILURE_NONE && view->settled && !ever_answered(view))
 		begin_anew(view, o->node);
 	if (o->failure == FAILURE_NONE)
@@ -528,6 +527,7 @@ void dbha__topology_apply(struct view *view, const struct observation *o, int pr
 		take_failure(node, o, probe_failures);
 
 	judge(view, events);
+	view->observed_us = oldest_observation(view); /* of the nodes as they are now: who is silent does not count */
 	follow_generations(view, generations, o);
 	follow_return(node, &before, o);
 

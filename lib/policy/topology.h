@@ -113,7 +113,7 @@ struct view {
 	bool settled;               /* every node has been seen */
 	uint64_t system_identifier; /* of the cluster; 0 until settled or not readable */
 	uint32_t timeline;          /* the highest one seen */
-	int64_t observed_us;        /* of the node that was observed longest ago; -1: not all have been */
+	int64_t observed_us;        /* of the node observed longest ago; -1: not all have been, or all are silent */
 	int primary;                /* index, or -1 */
 	bool split_brain;
 	uint64_t acceptable;  /* takes the place of system_identifier as soon as a node answers for it; 0: none */

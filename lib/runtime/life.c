@@ -197,6 +197,8 @@ static void revive_locked(dbha *h) REQUIRES(h->lock)
 	atomic_store(&h->randomness, dbha__rng_entropy(h));
 	atomic_store(&h->retries_spent, 0);
 	atomic_store(&h->refs, 1);
+	atomic_store(&h->kept, 0);
+	atomic_store(&h->marks_refused, false);
 	atomic_store(&h->started, false);
 }
 
@@ -293,12 +295,13 @@ static void stop_pools(dbha *h, bool cut)
 }
 
 /*
- * Calls and leases hold references. Closing is rare and its waiting coarse; a condition variable would have to be signalled
+ * Calls, leases and sessions hold references; a session without a connection has nothing to end. Closing is rare and its waiting coarse; a condition variable would have to be signalled
  * by somebody who may be freeing the very memory it lies in.
  */
 static void wait_for_others(dbha *h, int64_t deadline)
 {
-	while (atomic_load_explicit(&h->refs, memory_order_acquire) > 1 && dbha__clock_now() < deadline)
+	while (atomic_load_explicit(&h->refs, memory_order_acquire) - atomic_load(&h->kept) > 1 &&
+	       dbha__clock_now() < deadline)
 		poll(NULL, 0, 1);
 }
 

@@ -35,6 +35,8 @@ struct dbha { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	_Atomic unsigned fork_generation; /* of the process it runs in */
 	_Atomic uint64_t next_ticket;     /* order of arrival of calls */
 	_Atomic uint64_t randomness;
+	_Atomic int kept;              /* of refs, those of sessions that do nothing now: no reason to wait at close */
+	_Atomic bool marks_refused;    /* the role may not ask for what wire/outcome asks */
 	_Atomic int64_t retries_spent; /* see policy/budget */
 	int64_t began_us;              /* when it was started in this process */
 	struct mutex lock;             /* starting, stopping, reviving */

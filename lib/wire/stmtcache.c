@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sessionstate.h"
+
 #define NONE (-1)
 
 struct entry {
@@ -12,6 +14,7 @@ struct entry {
 	char *sql; /* NULL: the entry is free */
 	unsigned *types;
 	int n_types;
+	unsigned hints; /* dbha__sessionstate_hints */
 	bool prepared;
 	char name[24];    /* never used twice on a connection */
 	int chain;        /* next entry in its bucket */
@@ -157,6 +160,11 @@ static void drop_from_bucket(struct stmtcache *cache, int i)
 	*link = cache->entries[i].chain;
 }
 
+static void name_entry(struct stmtcache *cache, struct entry *entry)
+{
+	snprintf(entry->name, sizeof entry->name, "dbha_%llu", (unsigned long long)++cache->next_id);
+}
+
 /* Takes the oldest entry for a new statement. The name of what it held, if the server has it, goes to `evicted`. */
 static int replace_oldest(struct stmtcache *cache, uint64_t hash, const char *sql, size_t length, char evicted[24])
 {
@@ -174,7 +182,8 @@ static int replace_oldest(struct stmtcache *cache, uint64_t hash, const char *sq
 	}
 	entry->sql = copy;
 	entry->hash = hash;
-	snprintf(entry->name, sizeof entry->name, "dbha_%llu", (unsigned long long)++cache->next_id);
+	entry->hints = dbha__sessionstate_hints(sql);
+	name_entry(cache, entry);
 	int *bucket = bucket_of(cache, hash);
 	entry->chain = *bucket;
 	*bucket = i;
@@ -204,6 +213,7 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 	if (is_for(newest, sql, n_types, types)) {
 		out->advice = newest->prepared ? STMT_PREPARED : STMT_PREPARE;
 		out->name = newest->name;
+		out->hints = newest->hints;
 		return;
 	}
 	size_t length = strlen(sql);
@@ -212,8 +222,11 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 	if (i == NONE) {
 		out->advice = STMT_ONCE;
 		i = replace_oldest(cache, hash, sql, length, out->evicted);
-		if (i == NONE)
-			return; /* out of memory: it runs unnamed */
+		if (i == NONE) {
+			out->hints = dbha__sessionstate_hints(sql); /* out of memory: it runs unnamed */
+			return;
+		}
+		out->hints = cache->entries[i].hints;
 		if (!keep_types(&cache->entries[i], n_types, types)) {
 			drop_from_bucket(cache, i);
 			free_entry(&cache->entries[i]);
@@ -222,6 +235,7 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 	} else {
 		out->advice = cache->entries[i].prepared ? STMT_PREPARED : STMT_PREPARE;
 		out->name = cache->entries[i].name;
+		out->hints = cache->entries[i].hints;
 	}
 	if (cache->newest != i) {
 		unlink_lru(cache, i);
@@ -253,4 +267,17 @@ void dbha__stmtcache_refused(struct stmtcache *cache, const char *name)
 	free_entry(&cache->entries[i]);
 	unlink_lru(cache, i);
 	push_oldest(cache, i);
+}
+
+void dbha__stmtcache_clear(struct stmtcache *cache)
+{
+	if (!cache)
+		return;
+	for (int i = 0; i < cache->size; i++) {
+		struct entry *entry = &cache->entries[i];
+		if (!entry->sql || !entry->prepared)
+			continue;
+		entry->prepared = false;
+		name_entry(cache, entry);
+	}
 }

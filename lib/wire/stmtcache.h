@@ -19,6 +19,7 @@ enum stmt_advice {
 struct stmt {
 	enum stmt_advice advice;
 	const char *name; /* valid until the next call with the cache */
+	unsigned hints;   /* of its text, see policy/sessionstate */
 	char evicted[24]; /* a name the server still has and is to deallocate; "" if none */
 };
 
@@ -33,5 +34,8 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 /* The server has prepared `name`, or has refused to: it is forgotten. */
 void dbha__stmtcache_prepared(struct stmtcache *cache, const char *name);
 void dbha__stmtcache_refused(struct stmtcache *cache, const char *name);
+
+/* The server has forgotten all of them: DEALLOCATE ALL, DISCARD ALL. The statements stay known, their names are not used again. */
+void dbha__stmtcache_clear(struct stmtcache *cache);
 
 #endif

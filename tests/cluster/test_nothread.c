@@ -105,6 +105,55 @@ START_TEST(time_in_which_nobody_looked_is_no_silence)
 }
 END_TEST
 
+/* What was so when somebody looked last is no answer: the primary has died since, and nobody has seen it. */
+START_TEST(a_wait_does_not_believe_an_old_view)
+{
+	dbha *h = open_handle(cluster_url(&c, NULL, OFF "&probe_interval=100ms"));
+	dbha_error err;
+	fetch(h, DBHA_WRITE, "SELECT 1");
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_PRIMARY, 1000, &err), err);
+	cluster_do(&c, "kill %d", 1);
+	idle(300);
+	ASSERT_CODE(dbha_wait(h, DBHA_WAIT_PRIMARY, 500, &err), NO_NODE, err);
+	cluster_do(&c, "promote %d", 2);
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_PRIMARY, PATIENCE_MS, &err), err);
+	ck_assert_int_eq(cluster_status(h).primary, 1);
+}
+END_TEST
+
+/* How many of the calls of a process that calls now and then waited for a probe, while a standby was frozen. */
+static int calls_that_waited(int probe_failures)
+{
+	char options[160];
+	dbha_error err;
+	int waited = 0;
+	snprintf(options, sizeof options, OFF "&probe_interval=100ms&probe_timeout=600ms&probe_failures=%d",
+	         probe_failures);
+	dbha *h = open_handle(cluster_url(&c, NULL, options));
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	cluster_do(&c, "pause %d", 3);
+	for (int i = 0; i < probe_failures + 5; i++) {
+		idle(300);
+		int64_t began = now_ms();
+		fetch(h, DBHA_WRITE, "SELECT 1");
+		waited += now_ms() - began >= 400;
+	}
+	ck_assert_int_eq(node_status(h, 2).state, DBHA_STATE_SILENT);
+	cluster_do(&c, "resume %d", 3);
+	WAIT_FOR(node_status(h, 2).state == DBHA_STATE_UP, PATIENCE_MS);
+	close_handle(h, 0);
+	return waited;
+}
+
+/* A silence costs the call that meets it; when the standby is known to be silent, nobody waits for it any more. */
+START_TEST(a_frozen_standby_does_not_slow_every_call)
+{
+	ck_assert_int_le(calls_that_waited(1), 1);
+	ck_assert_int_le(calls_that_waited(3), 3);
+	c.intact = true;
+}
+END_TEST
+
 START_TEST(a_call_ends_with_its_deadline)
 {
 	dbha *h = open_handle(cluster_url(&c, "1 2", OFF));
@@ -245,11 +294,13 @@ int main(void)
 	Suite *suite = suite_create("nothread");
 	ADD_TEST(suite, no_thread_is_started_and_everything_works, servers, NULL, 30);
 	ADD_TEST(suite, time_in_which_nobody_looked_is_no_silence, servers, NULL, 30);
+	ADD_TEST(suite, a_frozen_standby_does_not_slow_every_call, servers, NULL, 60);
 	ADD_TEST(suite, a_call_ends_with_its_deadline, servers, NULL, 30);
 	ADD_TEST(suite, the_next_handle_asks_nobody_again, servers, NULL, 30);
 	ADD_TEST(suite, threads_take_turns, servers, NULL, 60);
 	ADD_TEST(suite, a_close_ends_the_turns_of_those_who_wait, servers, NULL, 60);
 	ADD_TEST(suite, a_child_starts_anew, servers, NULL, 30);
+	ADD_TEST(suite, a_wait_does_not_believe_an_old_view, servers, NULL, 90);
 	ADD_TEST(suite, a_failover_is_followed_by_the_calls, servers, NULL, 90);
 	ADD_TEST(suite, after_a_sleep_the_first_write_goes_to_the_new_primary, servers, NULL, 90);
 	ADD_TEST(suite, what_one_handle_has_seen_binds_the_next, servers, NULL, 90);

@@ -403,6 +403,34 @@ START_TEST(a_late_answer_does_not_settle_early)
 }
 END_TEST
 
+/*
+ * A name leads to a server that says nothing, and then to another one, while a stale primary, a host by its number, has answered: that
+ * the silent one leaves must not settle the view before the newcomer has been asked.
+ */
+START_TEST(who_leaves_does_not_settle_for_who_comes)
+{
+	dbha_error err;
+	cluster_do(&c, "promote 2");
+	WAIT_FOR(*cluster_ask(&c, 2, "SELECT pg_is_in_recovery()") == 'f', PATIENCE_MS);
+	cluster_do(&c, "pause 2");
+	cluster_do(&c, "pause 3");
+	zone_set("a.test", "127.0.0.3");
+	/* Nobody has kept silent for long enough to count as seen before the name has moved. */
+	dbha *h = open_handle(url("a.test:5432,127.0.0.1:5432", "discover=dns&probe_timeout=30s&connect_timeout=30s"));
+	ASSERT_CODE(run(h, DBHA_WRITE, 100, "SELECT 1", &err), NO_NODE, err);
+	WAIT_FOR(!is_gone(h, "127.0.0.3"), PATIENCE_MS);
+	WAIT_FOR(node_status(h, 1).role == DBHA_ROLE_PRIMARY, PATIENCE_MS);
+	zone_set("a.test", "127.0.0.2");
+	WAIT_FOR(!is_gone(h, "127.0.0.2"), PATIENCE_MS);
+	ASSERT_CODE(run(h, DBHA_WRITE, 500, "INSERT INTO rows (id) VALUES (7)", &err), NO_NODE, err);
+	ck_assert_int_eq(cluster_status(h).primary, -1);
+	cluster_do(&c, "resume 2");
+	ck_assert_str_eq(writes_to(h), "node2");
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 7"), 0);
+	ck_assert_int_eq(node_status(h, 1).state, DBHA_STATE_FENCED);
+}
+END_TEST
+
 START_TEST(more_addresses_than_places)
 {
 	char many[2048] = ALL, log[256], command[512];
@@ -619,6 +647,7 @@ int main(void)
 	ADD_TEST(suite, a_failover_between_addresses, world, NULL, 90);
 	ADD_TEST(suite, a_leaving_primary_is_fenced, world, NULL, 90);
 	ADD_TEST(suite, a_late_answer_does_not_settle_early, world, NULL, 90);
+	ADD_TEST(suite, who_leaves_does_not_settle_for_who_comes, world, NULL, 90);
 	ADD_TEST(suite, writes_follow_a_name_that_moves_from_a_living_primary, world, NULL, 90);
 	ADD_TEST(suite, a_name_that_moves_at_a_failover, world, NULL, 90);
 	return run_suite(suite, &c);

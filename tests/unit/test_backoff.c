@@ -1,12 +1,11 @@
 /*
  * test_backoff: the bounds of a pause, and that pauses are spread evenly over them.
  */
-#include <check.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "backoff.h"
+#include "unit.h"
 
 #define DRAWS 100000
 #define BINS  20
@@ -100,7 +99,7 @@ START_TEST(a_seed_replays_its_pauses)
 }
 END_TEST
 
-int main(void)
+static Suite *backoff_suite(void)
 {
 	TCase *tcase = tcase_create("backoff");
 	tcase_set_timeout(tcase, 60);
@@ -109,9 +108,7 @@ int main(void)
 	tcase_add_test(tcase, a_seed_replays_its_pauses);
 	Suite *suite = suite_create("backoff");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(backoff_suite)

@@ -1,7 +1,6 @@
 /*
  * test_base: the floor of libc and pthreads: clock, randomness, wake-up, log, errors, ranked mutexes.
  */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -21,6 +20,7 @@
 #include "rng.h"
 #include "sync.h"
 #include "trace.h"
+#include "unit.h"
 #include "wake.h"
 
 /* ---- clock -------------------------------------------------------------------------------------------------- */
@@ -321,6 +321,7 @@ START_TEST(mutexes_are_taken_in_rising_rank)
 	dbha__mutex_unlock(&mutexes[RANK_HANDLE]);
 	dbha__mutex_unlock(&mutexes[RANK_STEPPING]);
 	dbha__mutex_unlock(&mutexes[RANK_VIEW]);
+	dbha__mutex_unlock(&mutexes[RANK_SESSION]);
 	dbha__mutex_lock(&mutexes[RANK_REGISTRY]);
 	dbha__mutex_unlock(&mutexes[RANK_REGISTRY]);
 	for (int rank = RANK_REGISTRY; rank <= RANK_EVENTS; rank++)
@@ -494,13 +495,11 @@ static TCase *make_tests(void)
 	return tcase;
 }
 
-int main(void)
+static Suite *base_suite(void)
 {
 	Suite *suite = suite_create("base");
 	suite_add_tcase(suite, make_tests());
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(base_suite)

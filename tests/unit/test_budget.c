@@ -2,11 +2,10 @@
  * test_budget: what a handle may spend on retries: a full bucket at first, a share of the traffic, a floor, never more at a
  * time than the bucket holds.
  */
-#include <check.h>
-#include <stdlib.h>
 
 #include "budget.h"
 #include "rng.h"
+#include "unit.h"
 
 #define SECOND ((int64_t)1000000)
 
@@ -108,7 +107,7 @@ START_TEST(a_busy_handle_that_loses_a_node_again_and_again_is_not_refused)
 }
 END_TEST
 
-int main(void)
+static Suite *budget_suite(void)
 {
 	TCase *tcase = tcase_create("budget");
 	tcase_add_loop_test(tcase, retries_are_bounded, 0, sizeof rows / sizeof rows[0]);
@@ -118,9 +117,7 @@ int main(void)
 	tcase_add_test(tcase, a_busy_handle_that_loses_a_node_again_and_again_is_not_refused);
 	Suite *suite = suite_create("budget");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(budget_suite)

@@ -1,7 +1,6 @@
 /*
  * test_config: layers, precedence, contradictions and nodes in policy/config; then the public calls dbha_config_*.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 
 #include "config_internal.h"
 #include "option.h"
+#include "unit.h"
 
 #define PASSWORD "Pl4nted-S3cret"
 
@@ -520,7 +520,7 @@ START_TEST(options_can_be_listed)
 		ck_assert(info->name && info->type && info->default_value && info->accepted && info->text);
 		seen = seen || strcmp(info->name, "retry_backoff_max") == 0;
 	}
-	ck_assert_int_eq(n, 30);
+	ck_assert_int_eq(n, 31);
 	ck_assert(seen);
 }
 END_TEST
@@ -821,14 +821,12 @@ static TCase *public_case(void)
 	return tcase;
 }
 
-int main(void)
+static Suite *config_suite(void)
 {
 	Suite *suite = suite_create("config");
 	suite_add_tcase(suite, policy_case());
 	suite_add_tcase(suite, public_case());
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(config_suite)

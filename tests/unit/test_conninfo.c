@@ -1,7 +1,6 @@
 /*
  * test_conninfo: texts into pairs; what libpq makes of them without a network; and that no message shows a password.
  */
-#include <check.h>
 /* Its macros would get in the way of the stand-ins. */
 #include <libintl.h>
 #undef dgettext
@@ -20,6 +19,7 @@
 #include "keywords.h"
 #include "error.h"
 #include "option.h"
+#include "unit.h"
 
 /* No word of any message, and long enough not to be in one by chance. */
 #define PASSWORD "Pl4nted-S3cret"
@@ -583,14 +583,12 @@ static TCase *libpq_case(void)
 	return tcase;
 }
 
-int main(void)
+static Suite *conninfo_suite(void)
 {
 	Suite *suite = suite_create("conninfo");
 	suite_add_tcase(suite, text_case());
 	suite_add_tcase(suite, libpq_case());
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(conninfo_suite)

@@ -2,13 +2,13 @@
  * test_discover: answers of the resolver in, places out. Scripts of answers with who must have which place after each, and
  * random ones after which no address may have two places and no place may have changed hands without having been vacant.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "discover.h"
 #include "rng.h"
+#include "unit.h"
 
 #define STEPS_MAX 8
 #define SEEDS_MAX 3
@@ -360,7 +360,7 @@ START_TEST(names_say_host_and_address)
 }
 END_TEST
 
-int main(void)
+static Suite *discover_suite(void)
 {
 	Suite *suite = suite_create("discover");
 	TCase *tc = tcase_create("discover");
@@ -371,9 +371,7 @@ int main(void)
 	tcase_add_loop_test(tc, random_answers, 0, 5);
 	tcase_add_test(tc, names_say_host_and_address);
 	suite_add_tcase(suite, tc);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(discover_suite)

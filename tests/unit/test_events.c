@@ -1,13 +1,12 @@
 /*
  * test_events: the queue of events keeps their order, the newest 256, and gives each one to one caller.
  */
-#include <check.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "events.h"
+#include "unit.h"
 
 static dbha_event numbered(int number)
 {
@@ -175,7 +174,7 @@ START_TEST(each_event_goes_to_one_caller)
 }
 END_TEST
 
-int main(void)
+static Suite *events_suite(void)
 {
 	TCase *tcase = tcase_create("events");
 	tcase_set_timeout(tcase, 60);
@@ -186,9 +185,7 @@ int main(void)
 	tcase_add_test(tcase, each_event_goes_to_one_caller);
 	Suite *suite = suite_create("events");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(events_suite)

@@ -1,12 +1,12 @@
 /*
  * test_fence: the fence as text, what a file should hold next, and what a remembered fence means for a view.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fence.h"
+#include "unit.h"
 
 #define OURS   7001
 #define THEIRS 9009
@@ -326,7 +326,7 @@ START_TEST(a_node_that_cannot_be_identified_is_not_used_with_a_fence)
 }
 END_TEST
 
-int main(void)
+static Suite *fence_suite(void)
 {
 	Suite *suite = suite_create("fence");
 	TCase *text = tcase_create("text");
@@ -345,9 +345,7 @@ int main(void)
 	tcase_add_test(meaning, an_acceptable_cluster_takes_over_when_one_of_its_nodes_answers);
 	tcase_add_test(meaning, a_node_that_cannot_be_identified_is_not_used_with_a_fence);
 	suite_add_tcase(suite, meaning);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(fence_suite)

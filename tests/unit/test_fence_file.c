@@ -2,7 +2,6 @@
  * test_fence_file: the fence in real files: torn ones, foreign ones, many writers at once, writers that are killed, directories
  * that may not be written, locks that nobody gives back.
  */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,6 +18,7 @@
 #include "clock.h"
 #include "fence_file.h"
 #include "rng.h"
+#include "unit.h"
 
 #define OURS    7001
 #define THEIRS  9009
@@ -481,7 +481,7 @@ START_TEST(what_could_not_be_written_is_written_later)
 }
 END_TEST
 
-int main(void)
+static Suite *fence_file_suite(void)
 {
 	Suite *suite = suite_create("fence_file");
 	TCase *one = tcase_create("one process"), *several = tcase_create("several processes");
@@ -503,9 +503,7 @@ int main(void)
 	tcase_add_test(several, a_lock_that_nobody_gives_back_is_not_waited_for_long);
 	tcase_add_test(several, a_directory_that_may_not_be_written);
 	suite_add_tcase(suite, several);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(fence_file_suite)

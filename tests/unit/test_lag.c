@@ -1,12 +1,11 @@
 /*
  * test_lag: the history of the primary's position, and the lag of a standby that follows from it.
  */
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "lag.h"
 #include "rng.h"
+#include "unit.h"
 
 #define SAMPLES 8
 #define SECOND  1000000
@@ -305,7 +304,7 @@ START_TEST(failovers_keep_the_order)
 }
 END_TEST
 
-int main(void)
+static Suite *lag_suite(void)
 {
 	TCase *tcase = tcase_create("lag");
 	tcase_set_timeout(tcase, 60);
@@ -323,9 +322,7 @@ int main(void)
 	tcase_add_test(tcase, failovers_keep_the_order);
 	Suite *suite = suite_create("lag");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(lag_suite)

@@ -1,12 +1,12 @@
 /*
  * test_option: the table of options: defaults, ranges, units, words, printing, suggestions, messages.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "option.h"
+#include "unit.h"
 
 static const struct option *find(const char *name)
 {
@@ -48,6 +48,7 @@ static const struct expected {
     {"retry_backoff_max", "time", "1s", 1000, 1, 600000},
     {"load_balance_hosts", "enum", "random", LOAD_BALANCE_RANDOM, LOAD_BALANCE_DISABLE, LOAD_BALANCE_RANDOM},
     {"retry_budget", "integer", "20", 20, 0, 100},
+    {"verify_commit", "enum", "off", 0, 0, 1},
     {"statement_cache_size", "integer", "100", 100, 0, 10000},
     {"commit_terminate", "enum", "off", 0, 0, 1},
     {"log_level", "enum", "off", 0, 0, 4},
@@ -377,7 +378,7 @@ START_TEST(shown_values_are_short_and_printable)
 }
 END_TEST
 
-int main(void)
+static Suite *option_suite(void)
 {
 	TCase *tcase = tcase_create("option");
 	tcase_add_test(tcase, every_option_is_there);
@@ -394,9 +395,7 @@ int main(void)
 	tcase_add_test(tcase, shown_values_are_short_and_printable);
 	Suite *suite = suite_create("option");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(option_suite)

@@ -2,7 +2,6 @@
  * test_outcome: what became of a transaction, as far as its mark, the primary that is asked and what was seen of the cluster tell. Looks
  * at nodes go into a view, as they do in the library, and the rule is asked about marks of each life that the view has seen.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "outcome.h"
 #include "outcome_table.h"
 #include "topology.h"
+#include "unit.h"
 
 #define STEPS_MAX 12
 #define MS        ((int64_t)1000)
@@ -605,7 +605,7 @@ START_TEST(a_token_is_a_uuid)
 }
 END_TEST
 
-int main(void)
+static Suite *outcome_suite(void)
 {
 	TCase *tcase = tcase_create("outcome");
 	tcase_add_loop_test(tcase, a_case_is_decided, 0, sizeof cases / sizeof cases[0]);
@@ -622,9 +622,7 @@ int main(void)
 	tcase_add_test(tcase, a_token_is_a_uuid);
 	Suite *suite = suite_create("outcome");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(outcome_suite)

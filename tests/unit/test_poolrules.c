@@ -1,11 +1,10 @@
 /*
  * test_poolrules: how many connects to begin, who may wait, and when a connection is too old.
  */
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "poolrules.h"
+#include "unit.h"
 
 #define HOUR_MS 3600000
 
@@ -161,7 +160,7 @@ START_TEST(idle_ones_go_down_to_the_minimum)
 }
 END_TEST
 
-int main(void)
+static Suite *poolrules_suite(void)
 {
 	TCase *tcase = tcase_create("poolrules");
 	tcase_set_timeout(tcase, 60);
@@ -172,9 +171,7 @@ int main(void)
 	tcase_add_loop_test(tcase, idle_ones_go_down_to_the_minimum, 0, sizeof idle_rows / sizeof idle_rows[0]);
 	Suite *suite = suite_create("poolrules");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(poolrules_suite)

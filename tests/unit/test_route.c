@@ -2,13 +2,13 @@
  * test_route: a view and a query in, a node or what stands in the way out. Every case is asked with many random
  * numbers, so that the set of nodes that can be chosen is known, and not one of them.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "rng.h"
 #include "route.h"
+#include "unit.h"
 
 #define ASKED 200
 #define SPLIT (-2)
@@ -396,7 +396,7 @@ START_TEST(a_message_says_what_was_looked_for)
 }
 END_TEST
 
-int main(void)
+static Suite *route_suite(void)
 {
 	TCase *tcase = tcase_create("route");
 	tcase_add_loop_test(tcase, a_query_is_routed, 0, sizeof rows / sizeof rows[0]);
@@ -411,9 +411,7 @@ int main(void)
 	tcase_add_test(tcase, a_message_says_what_was_looked_for);
 	Suite *suite = suite_create("route");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(route_suite)

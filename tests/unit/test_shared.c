@@ -1,13 +1,13 @@
 /*
  * test_shared: what the handles of a process share: kept by key, no secret in the key, the oldest makes room.
  */
-#include <check.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "shared.h"
+#include "unit.h"
 
 static struct view view_of(uint32_t timeline)
 {
@@ -134,7 +134,7 @@ START_TEST(threads_see_whole_views)
 }
 END_TEST
 
-int main(void)
+static Suite *shared_suite(void)
 {
 	TCase *tcase = tcase_create("shared");
 	tcase_add_test(tcase, what_was_stored_is_loaded);
@@ -144,9 +144,7 @@ int main(void)
 	tcase_add_test(tcase, threads_see_whole_views);
 	Suite *suite = suite_create("shared");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(shared_suite)

@@ -2,7 +2,6 @@
  * test_topology: observations in, view and events out. Scripts of observations with what must be known after each, and
  * random sequences whose views must keep promise P1 whatever happened.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "clock.h"
 #include "rng.h"
 #include "topology.h"
+#include "unit.h"
 
 #define OURS           7001
 #define THEIRS         9009
@@ -801,6 +801,37 @@ START_TEST(every_setting_of_probe_failures_is_kept_to)
 }
 END_TEST
 
+/* Whether a view is old is told by the nodes as they are after an observation, and not by what they were before it. */
+START_TEST(a_view_is_as_old_as_what_it_was_told_last)
+{
+	struct view view;
+	struct topology_events events = {0};
+	struct observation silence = FAILED_AT(0, SILENT, 2), answer = KEPT(0, 1, 3), other = KEPT(1, 1, 4);
+	dbha__topology_init(&view, 1);
+	apply(&view, (struct observation)KEPT(0, 1, 1));
+	ck_assert_int_eq(view.observed_us, 1000000);
+	/* It is silent now: nobody is left who was looked at. */
+	dbha__topology_apply(&view, &silence, 1, &events);
+	ck_assert_int_eq((int)view.nodes[0].state, DBHA_STATE_SILENT);
+	ck_assert_int_eq(view.observed_us, -1);
+	dbha__topology_apply(&view, &answer, 1, &events);
+	ck_assert_int_eq(view.observed_us, 3000000);
+
+	/* Of two the one that was silent does not count, until it answers. */
+	view = two_nodes_settled();
+	apply(&view, (struct observation)KEPT(0, 1, 1));
+	apply(&view, (struct observation)KEPT(1, 1, 1));
+	silence.node = 1;
+	dbha__topology_apply(&view, &silence, 1, &events);
+	ck_assert_int_eq(view.observed_us, 1000000);
+	apply(&view, answer);
+	ck_assert_int_eq(view.observed_us, 3000000);
+	other.in_recovery = true;
+	apply(&view, other);
+	ck_assert_int_eq(view.observed_us, 3000000);
+}
+END_TEST
+
 /* ---- whatever happens --------------------------------------------------------------------------------------- */
 
 /* What a world may do to us, beside answering honestly. */
@@ -1029,6 +1060,23 @@ START_TEST(a_node_that_restarted_unseen_warms_up)
 }
 END_TEST
 
+/* A dispute is an incident of both: the connections of the one that nobody has just asked are made anew as well. */
+START_TEST(both_of_two_disputed_nodes_warm_up)
+{
+	struct view view = two_nodes_settled();
+	struct observation o = KEPT(1, 1, 5);
+	apply(&view, o);
+	ck_assert(view.nodes[0].disputed && view.nodes[1].disputed);
+	ck_assert_int_eq(view.nodes[1].back_us, o.at_us);
+	ck_assert_int_eq(view.nodes[0].back_us, o.at_us);
+	/* Each counts for itself from then on, and a dispute that goes on is no news. */
+	struct observation later = KEPT(0, 1, 6);
+	apply(&view, later);
+	ck_assert_int_eq(view.nodes[0].back_us, o.at_us);
+	ck_assert_int_eq(view.nodes[0].warming, WARMING_STEPS - 1);
+}
+END_TEST
+
 START_TEST(round_trips_are_smoothed)
 {
 	struct view view;
@@ -1214,7 +1262,7 @@ START_TEST(a_place_changes_hands_in_a_new_generation)
 }
 END_TEST
 
-int main(void)
+static Suite *topology_suite(void)
 {
 	TCase *tcase = tcase_create("topology");
 	tcase_set_timeout(tcase, 120);
@@ -1228,8 +1276,10 @@ int main(void)
 	tcase_add_test(tcase, usable_follows_state_role_and_fence);
 	tcase_add_test(tcase, the_largest_cluster_loses_no_event);
 	tcase_add_test(tcase, every_setting_of_probe_failures_is_kept_to);
+	tcase_add_test(tcase, a_view_is_as_old_as_what_it_was_told_last);
 	tcase_add_loop_test(tcase, a_node_that_comes_back_warms_up, 0, sizeof warming_scripts / sizeof warming_scripts[0]);
 	tcase_add_test(tcase, a_node_that_restarted_unseen_warms_up);
+	tcase_add_test(tcase, both_of_two_disputed_nodes_warm_up);
 	tcase_add_test(tcase, round_trips_are_smoothed);
 	tcase_add_test(tcase, vacant_places_do_not_keep_from_settling);
 	tcase_add_test(tcase, who_arrives_before_settling_is_waited_for);
@@ -1241,9 +1291,7 @@ int main(void)
 	tcase_add_loop_test(tcase, random_sequences_keep_the_promise, 0, sizeof worlds / sizeof worlds[0]);
 	Suite *suite = suite_create("topology");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(topology_suite)

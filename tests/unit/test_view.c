@@ -1,13 +1,12 @@
 /*
  * test_view: what is published stays as it was for who took it, and those who wait for the cluster to change are woken.
  */
-#include <check.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clock.h"
+#include "unit.h"
 #include "view.h"
 
 #define THREADS   8
@@ -293,7 +292,7 @@ START_TEST(a_child_begins_with_nothing_known)
 }
 END_TEST
 
-int main(void)
+static Suite *view_suite(void)
 {
 	TCase *tcase = tcase_create("view");
 	tcase_set_timeout(tcase, 120);
@@ -309,9 +308,7 @@ int main(void)
 	tcase_add_test(tcase, a_child_begins_with_nothing_known);
 	Suite *suite = suite_create("view");
 	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite;
 }
+
+UNIT_MAIN(view_suite)

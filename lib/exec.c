@@ -1,0 +1,41 @@
+/*
+ * exec: dbha_exec, one statement without a session.
+ */
+#include "error.h"
+#include "session.h"
+
+static int run_verified(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
+{
+	dbha_session s;
+	int code = dbha__session_init(&s, h, err);
+	if (code != DBHA_OK)
+		return code;
+	code = dbha__verified_run(&s, request, result, err);
+	dbha__session_fini(&s);
+	return code;
+}
+
+static int run(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
+{
+	struct statement st;
+	if (dbha__verified_wanted(h, request))
+		return run_verified(h, request, result, err);
+	dbha__statement_begin(&st, h, request, result, err);
+	return dbha__statement_run(&st);
+}
+
+int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
+{
+	dbha_error unwanted;
+	if (!err)
+		err = &unwanted;
+	int code = dbha__statement_check("dbha_exec", request, result, err);
+	if (code != DBHA_OK)
+		return code;
+	code = dbha__life_enter(h, err);
+	if (code != DBHA_OK)
+		return code;
+	code = run(h, request, result, err);
+	dbha__life_leave(h);
+	return code;
+}

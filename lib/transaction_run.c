@@ -1,0 +1,95 @@
+/*
+ * transaction_run: dbha_transaction: a function as a transaction, and again where that helps.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "backoff.h"
+#include "clock.h"
+#include "error.h"
+#include "session.h"
+
+/* One run from BEGIN to its end. The function's own mind is ROLLED_BACK without a word of the library's. */
+static int run_once(dbha_session *s, const dbha_transaction_options *options, dbha_transaction_function function,
+                    int attempt, void *argument, dbha_error *err)
+{
+	int code = dbha__session_begin(s, "dbha_transaction", options, err);
+	if (code != DBHA_OK)
+		return code;
+	if (function(s, attempt, argument) == 0)
+		return dbha_session_commit(s, 0, err);
+	*err = s->last;
+	if (err->code == DBHA_OK) {
+		dbha__fail(err, DBHA_ERR_ROLLED_BACK, "the function given to dbha_transaction asked for a rollback");
+		err->retry_safe = true;
+	}
+	dbha_error ignored;
+	if (s->tx != TX_NONE)
+		dbha_session_rollback(s, 0, &ignored);
+	return err->code;
+}
+
+/*
+ * Whether the same transaction could end better. What counts is the first error in it: what came behind that, or of the COMMIT that the
+ * function asked for in spite of it, is only its echo.
+ */
+static bool helps(const dbha_session *s, const dbha_error *err)
+{
+	bool over = err->code == DBHA_ERR_SERVER || err->code == DBHA_ERR_ROLLED_BACK;
+	return over && !err->outcome_unknown && dbha__retry_transaction(s->cause);
+}
+
+/* With full jitter, as every pause between attempts; false: the time is up. */
+static bool pause_before(dbha_session *s, int64_t deadline, int attempt)
+{
+	struct call call;
+	dbha__call_begin(&call, s->h, DBHA_WRITE, 0);
+	call.deadline = deadline;
+	call.pauses = attempt - 1;
+	call.cancel = &s->cancel;
+	return dbha__call_pause(&call);
+}
+
+static int run_all(dbha_session *s, const dbha_transaction_options *options, dbha_transaction_function function,
+                   void *argument, dbha_error *err)
+{
+	int max = options ? options->attempts_max : 0;
+	for (int attempt = 1;; attempt++) {
+		int code = run_once(s, options, function, attempt, argument, err);
+		if (code == DBHA_OK)
+			return code;
+		err->attempts = attempt;
+		if (!helps(s, err) || (max && attempt >= max))
+			return code;
+		if (!dbha__statement_spend_retry(s->h)) {
+			STATS_ADD(&s->h->handle_stats, retries_refused, 1);
+			return code;
+		}
+		if (!pause_before(s, s->deadline_cap, attempt))
+			return code;
+		STATS_ADD(&s->h->handle_stats, retries, 1);
+	}
+}
+
+int dbha_transaction(dbha *h, const dbha_transaction_options *options, dbha_transaction_function function,
+                     void *argument, dbha_error *err)
+{
+	dbha_error unwanted;
+	if (!err)
+		err = &unwanted;
+	if (!function)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_transaction: function is NULL");
+	int code = dbha__life_enter(h, err);
+	if (code != DBHA_OK)
+		return code;
+	dbha_session s;
+	code = dbha__session_init(&s, h, err);
+	if (code == DBHA_OK) {
+		int timeout_ms = options && options->timeout_ms > 0 ? options->timeout_ms : h->config.options.call_timeout_ms;
+		s.deadline_cap = dbha__clock_now() + ms_to_us(timeout_ms);
+		code = run_all(&s, options, function, argument, err);
+		dbha__session_fini(&s);
+	}
+	dbha__life_leave(h);
+	return code;
+}

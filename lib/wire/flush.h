@@ -1,0 +1,32 @@
+/*
+ * flush: a statement together with what belongs to it, sent at once and answered in one round trip: the BEGIN before it, the
+ * server's own time limit, and the mark of its transaction behind it (see policy/outcome.h). libpq's pipeline mode.
+ */
+#ifndef DBHA_WIRE_FLUSH_H
+#define DBHA_WIRE_FLUSH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "attempt.h"
+#include "conn.h"
+#include "dbha.h"
+#include "mark.h"
+
+struct flush {
+	const dbha_request *before;  /* BEGIN ..., or another statement to run before it; NULL: none */
+	int server_timeout_ms;       /* statement_timeout for it; 0: leave it alone */
+	const dbha_request *request; /* the statement */
+	struct xact_mark *mark; /* filled in if the transaction has an id by now, else its xid is 0; NULL: do not ask */
+	bool mark_refused;      /* out: it was the question for the mark that failed */
+	bool
+	    unprepared; /* out: a prepared statement of ours was gone; nothing was executed, and it is prepared anew the next time */
+};
+
+/*
+ * As dbha__exec. `attempt` is about all of it: an error may be one of `before`, and then the statement was not executed. The first
+ * error ends the rest, as in any pipeline.
+ */
+void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, struct attempt *attempt);
+
+#endif

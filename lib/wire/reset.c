@@ -1,0 +1,46 @@
+#include "reset.h"
+
+#include <string.h>
+
+#include "sessionstate.h"
+#include "wait.h"
+
+bool dbha__reset_send(struct conn *conn)
+{
+	char sql[1024];
+	if (conn->cancel_pending)
+		return false;
+	bool rollback = dbha__conn_state(conn) == CONN_IN_TRANSACTION;
+	if (!rollback && conn->used == 0)
+		return true;
+	unsigned used = conn->used;
+	/* Set by us, see identity.h: RESET ALL would take it away. */
+	bool reader = used & (USE_SETTINGS | USE_ASKED) && conn->read_only_set;
+	if (!dbha__sessionstate_reset(used, rollback, conn->standby, sql, sizeof sql))
+		return false;
+	if (reader) {
+		const char again[] = "; SET default_transaction_read_only = on";
+		strncat(sql, again, sizeof sql - strlen(sql) - 1);
+	}
+	conn->used = 0;
+	conn->resetting = true;
+	return PQsendQuery(conn->pg, sql) && PQflush(conn->pg) == 0;
+}
+
+bool dbha__reset_finish(struct conn *conn, int64_t deadline)
+{
+	bool good = true;
+	if (!conn->resetting)
+		return true;
+	conn->resetting = false;
+	for (;;) {
+		if (dbha__wait_result(conn, deadline) != WAITED_READY)
+			return false;
+		PGresult *result = PQgetResult(conn->pg);
+		if (!result)
+			return good && dbha__conn_state(conn) == CONN_IDLE;
+		ExecStatusType status = PQresultStatus(result);
+		good = good && (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK);
+		PQclear(result);
+	}
+}
