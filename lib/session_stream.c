@@ -213,7 +213,7 @@ static void give_up(struct statement *st, struct conn *conn, struct attempt *att
 		return;
 	dbha__canceller_send(conn);
 	dbha__stream_drain(st->stream, now + DRAIN_US, attempt);
-	if (refuses || strcmp(attempt->sqlstate, "57014") != 0)
+	if (refuses || strcmp(attempt->sqlstate, "57014") != 0 || !dbha__canceller_settle(conn, now + DRAIN_US))
 		conn->cancel_pending = true;
 }
 
