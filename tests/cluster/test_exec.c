@@ -625,6 +625,97 @@ START_TEST(a_commit_that_waits_for_its_synchronous_standby_at_the_deadline_is_of
 }
 END_TEST
 
+static int session_state(dbha_session *s)
+{
+	dbha_error err;
+	dbha_session_status status = {.size = sizeof status};
+	ASSERT_OK(dbha_session_status_get(s, &status, &err), err);
+	return status.state;
+}
+
+/* The transaction has failed and the session goes on with its connection, if the server has said in time that it stopped. */
+START_TEST(a_statement_of_a_transaction_is_stopped_at_its_deadline)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	PGresult *result;
+	int stopped[2] = {0};
+	dbha_session *s = dbha_session_open(h, &err);
+	ck_assert_msg(s != NULL, "%s", err.message);
+	for (int i = 0; i < 6; i++) {
+		/* The first statement of its transaction, in one flush with BEGIN; or a later one; or one that the patrol ends. */
+		int timeout_ms = i == 5 ? 2300 : 200;
+		dbha_request nap = DBHA_REQUEST(.sql = "INSERT INTO counted SELECT 940 FROM pg_sleep(60)", .intent = DBHA_WRITE,
+		                                .timeout_ms = timeout_ms);
+		ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+		if (i % 2)
+			ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (940)", &err), err);
+		ASSERT_CODE(dbha_session_exec(s, &nap, &result, &err), TIMEOUT, err);
+		ck_assert_ptr_null(result);
+		ck_assert(err.retry_safe && !err.outcome_unknown); /* nothing of it is committed, however it ended */
+		ck_assert_int_eq(session_state(s), DBHA_SESSION_IN_ERROR);
+		stopped[i % 2] += strstr(err.message, "stopped") != NULL;
+		ASSERT_OK(dbha_session_rollback(s, 0, &err), err);
+		ck_assert_int_eq(session_state(s), DBHA_SESSION_IDLE);
+		ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+		ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (941)", &err), err);
+		ASSERT_OK(dbha_session_commit(s, 0, &err), err);
+		ck_assert_int_eq(rows(941), i + 1);
+	}
+	dbha_session_close(s);
+	ck_assert_int_ge(stopped[0], 1);
+	ck_assert_int_ge(stopped[1], 1);
+	ck_assert_int_eq(rows(940), 0);
+}
+END_TEST
+
+/* A COMMIT is not asked to stop, which would only make it one without its standby: it goes on waiting on the server. */
+static void commit_at_its_deadline(int timeout_ms)
+{
+	static const char waiting[] =
+	    "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'patient'";
+	dbha *h = open_one("application_name=patient");
+	dbha_error err;
+	dbha_session *s = dbha_session_open(h, &err);
+	ck_assert_msg(s != NULL, "%s", err.message);
+	ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+	ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (950)", &err), err);
+	int code = dbha_session_commit(s, timeout_ms, &err);
+	/* Its backend hears of the closed connection only when it has something to say: until then it is seen to wait. */
+	long still = cluster_count(&c, 1, waiting);
+	dbha_session_close(s);
+	close_handle(h, 0);
+	ck_assert_msg(code != DBHA_OK && err.outcome_unknown, "%s", dbha_code_name(code));
+	ck_assert_int_eq(still, 1);
+}
+
+static void let_commits_go(void)
+{
+	cluster_ask(&c, 1, "ALTER SYSTEM RESET synchronous_standby_names");
+	cluster_ask(&c, 1, "SELECT pg_reload_conf()");
+	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == 0,
+	         PATIENCE_MS);
+}
+
+static void hold_commits(void)
+{
+	dbha_error err;
+	dbha *h = open_one("pool_max_size=1");
+	cluster_ask(&c, 1, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+	cluster_ask(&c, 1, "SELECT pg_reload_conf()");
+	WAIT_FOR(run(h, DBHA_WRITE, 300, "INSERT INTO counted VALUES (951)", &err) != DBHA_OK, PATIENCE_MS);
+}
+
+START_TEST(a_commit_that_waits_for_its_synchronous_standby_is_not_asked_to_stop)
+{
+	hold_commits();
+	commit_at_its_deadline(300);
+	let_commits_go();
+	hold_commits();
+	commit_at_its_deadline(2300); /* without a timer of its own */
+}
+END_TEST
+
 /* The worst neighbours: calls that end at their deadlines, just when the server's own statement_timeout would end them too. */
 static atomic_long struck, unstruck;
 
@@ -847,6 +938,8 @@ int main(void)
 	ADD_TEST(suite, what_commits_in_the_middle_is_of_unknown_outcome_at_its_deadline, servers, NULL, 30);
 	ADD_TEST(suite, a_commit_that_waits_for_its_synchronous_standby_at_the_deadline_is_of_unknown_outcome, servers,
 	         NULL, 60);
+	ADD_TEST(suite, a_statement_of_a_transaction_is_stopped_at_its_deadline, servers, NULL, 60);
+	ADD_TEST(suite, a_commit_that_waits_for_its_synchronous_standby_is_not_asked_to_stop, servers, let_commits_go, 60);
 	ADD_TEST(suite, the_cancel_of_one_call_strikes_no_other, servers, NULL, 60);
 	ADD_TEST(suite, what_timed_out_does_not_go_on_running_on_the_server, servers, NULL, 30);
 	ADD_TEST(suite, misuse_is_refused, servers, NULL, 30);
