@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backoff.h"
+#include "cancel.h"
 #include "clock.h"
 #include "error.h"
 #include "exec.h"
@@ -47,8 +48,6 @@ void dbha__call_set_deadline(struct call *call)
 void dbha__call_running(struct call *call, struct conn *conn)
 {
 	struct cancel *cancel = call->cancel;
-	if (!cancel)
-		return;
 	dbha__mutex_lock(&cancel->lock);
 	cancel->running = conn;
 	if (conn)
@@ -465,7 +464,8 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 static bool tidy(struct dbha_conn *slot)
 {
 	enum conn_state state = dbha__conn_state(slot->conn);
-	if (state == CONN_UNUSABLE)
+	/* A cancel request on its way would stop what the next one does. */
+	if (state == CONN_UNUSABLE || dbha__conn_cancel_under_way(slot->conn))
 		return false;
 	if (state == CONN_IDLE && slot->conn->used == 0 && !slot->conn->cancel_pending)
 		return true;

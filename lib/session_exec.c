@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "mark.h"
 #include "session.h"
 #include "verb.h"
 
@@ -57,6 +58,10 @@ static void follow(dbha_session *s, const struct statement *st)
 		return;
 	if (!s->slot)
 		dbha__session_hold(s, st->kept);
+	if (st->stream && st->stream->kind != STREAM_NONE) {
+		s->tx = st->begins ? TX_OPEN : s->tx;
+		return;
+	}
 	if (dbha__conn_state(st->kept->conn) == CONN_IN_TRANSACTION) {
 		s->tx = TX_OPEN;
 		return;
@@ -76,6 +81,30 @@ static struct xact_mark *wanted_mark(dbha_session *s)
 	return s->read_only || s->mark.xid ? NULL : &s->mark;
 }
 
+/* With a stream the mark cannot travel: it is asked for behind its end, since nothing else may tell what has been written. */
+static int learn_mark(dbha_session *s, const struct statement *st, int code)
+{
+	bool ended = st->stream && st->stream->kind == STREAM_NONE;
+	struct xact_mark *mark = wanted_mark(s);
+	if (!ended || code != DBHA_OK || s->tx != TX_OPEN || !mark || s->slot->conn->standby ||
+	    atomic_load(&s->h->marks_refused))
+		return code;
+	struct statement question;
+	PGresult *result = NULL;
+	dbha_request rq = {.size = sizeof rq, .sql = dbha__mark_sql(), .intent = DBHA_WRITE};
+	dbha__session_statement(s, &question, &rq, &result, st->err);
+	question.call.deadline = st->call.deadline;
+	question.in_transaction = true;
+	code = dbha__statement_run_on_kept(&question);
+	if (code == DBHA_OK)
+		dbha__mark_read(result, mark);
+	else if (code == DBHA_ERR_SERVER)
+		atomic_store(&s->h->marks_refused, true);
+	PQclear(result);
+	follow(s, &question);
+	return code;
+}
+
 /*
  * The first statement of a transaction takes BEGIN along. Nobody has seen anything of the transaction yet: where it fails by the loss
  * of a connection, or of the primary, it is run again as a single statement is.
@@ -91,8 +120,9 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 		st.before = &begin;
 		st.begins = st.in_transaction = true;
 		st.mark = wanted_mark(s);
+		dbha__session_opening(s, &st);
 		code = s->slot ? dbha__statement_run_on_kept(&st) : dbha__statement_run(&st);
-		if (!st.mark_refused)
+		if (!st.mark_refused && !st.unprepared)
 			break;
 		PQclear(*result);
 		*result = NULL;
@@ -102,7 +132,7 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 	follow(s, &st);
 	if (code != DBHA_OK && s->tx == TX_BEGUN)
 		s->tx = code == DBHA_ERR_SERVER ? TX_FAILED : TX_LOST;
-	return as_rolled_back(s, code, err);
+	return as_rolled_back(s, learn_mark(s, &st, code), err);
 }
 
 static int run_in_transaction(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
@@ -112,19 +142,15 @@ static int run_in_transaction(dbha_session *s, const dbha_request *rq, PGresult 
 	st.call.intent = DBHA_WRITE;
 	st.in_transaction = true;
 	st.mark = wanted_mark(s);
+	dbha__session_opening(s, &st);
 	int code = dbha__statement_run_on_kept(&st);
 	follow(s, &st);
-	return as_rolled_back(s, code, err);
+	return as_rolled_back(s, learn_mark(s, &st, code), err);
 }
 
-/* On the connection that the session is pinned to: once, since no other connection has what was set there. */
-static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
+/* The end of the connection that the session was pinned to is the end of what was set there. */
+static int as_state_lost(const dbha_session *s, int code, dbha_error *err)
 {
-	struct statement st;
-	dbha__session_statement(s, &st, rq, result, err);
-	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
-	int code = dbha__statement_run_on_kept(&st);
-	follow(s, &st);
 	if (code != DBHA_ERR_LOST || !s->state_lost)
 		return code;
 	char why[DBHA_MESSAGE_MAX];
@@ -135,22 +161,49 @@ static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result
 	                  s->lost_state, why);
 }
 
+/* On the connection that the session is pinned to: once, since no other connection has what was set there. */
+static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
+{
+	struct statement st;
+	dbha__session_statement(s, &st, rq, result, err);
+	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
+	dbha__session_opening(s, &st);
+	int code = dbha__statement_run_on_kept(&st);
+	follow(s, &st);
+	return as_state_lost(s, code, err);
+}
+
 static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
 	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
+	dbha__session_opening(s, &st);
 	int code = dbha__statement_run(&st);
 	if (st.call.last_name)
 		snprintf(s->node, sizeof s->node, "%s", st.call.last_name);
+	s->streaming.intent = st.call.intent;
+	s->streaming.attempts = st.call.sent;
 	follow(s, &st);
 	return code;
+}
+
+int dbha__session_go_on(dbha_session *s, struct statement *st)
+{
+	bool in_transaction = s->tx != TX_NONE;
+	int code = dbha__statement_run_on_kept(st);
+	/* It may have been sent while an earlier step was under way. */
+	s->streaming.canceled = s->cancel.sent = s->streaming.canceled || s->cancel.sent;
+	follow(s, st);
+	if (in_transaction)
+		code = as_rolled_back(s, learn_mark(s, st, code), st->err);
+	return as_canceled(s, as_state_lost(s, code, st->err), st->err);
 }
 
 static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	enum verb verb = dbha__verb(rq->sql);
-	if (verb == VERB_COPY)
+	if (verb == VERB_COPY && (!s->streaming.opening || s->streaming.open == STREAM_ROWS))
 		return dbha__fail(err, DBHA_ERR_USAGE, "COPY needs dbha_session_copy_in or dbha_session_copy_out");
 	if (s->tx != TX_NONE && verb == VERB_BEGIN)
 		return fail_as_server(err, "25001", false, "there is already a transaction in progress");
@@ -159,7 +212,8 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 	if (s->tx == TX_NONE && s->slot)
 		return run_pinned(s, rq, result, err);
 	if (s->tx == TX_NONE)
-		return dbha__verified_wanted(s->h, rq) ? dbha__verified_run(s, rq, result, err) : run_alone(s, rq, result, err);
+		return dbha__verified_wanted(s->h, rq) && !s->streaming.opening ? dbha__verified_run(s, rq, result, err)
+		                                                                : run_alone(s, rq, result, err);
 	if (verb == VERB_COMMIT)
 		return dbha__session_commit(s, rq, result, err);
 	if (verb == VERB_ROLLBACK)

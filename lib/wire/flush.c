@@ -27,6 +27,7 @@ struct pipeline {
 	struct flush *flush;
 	struct attempt *attempt;
 	int64_t deadline;
+	bool drained; /* the deadline has been put off */
 	int n;
 	struct item items[ITEMS_MAX];
 };
@@ -125,6 +126,8 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 	struct attempt *attempt = p->attempt;
 	ExecStatusType status = PQresultStatus(result);
 	bool failed = status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
+	bool unprepared =
+	    failed && item->kind != ITEM_PREPARE && item->name[0] && dbha__attempt_mend_cache(p->conn, result, item->name);
 	if (item->kind == ITEM_PREPARE && !failed && status != PGRES_PIPELINE_ABORTED)
 		dbha__stmtcache_prepared(p->conn->statements, item->name);
 	else if (item->kind == ITEM_PREPARE)
@@ -132,19 +135,30 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
 		dbha__mark_read(result, p->flush->mark);
 	bool first_failure = failed && attempt->end == ATTEMPT_OK;
-	if (item->kind == ITEM_MARK && first_failure && refuses(result))
+	if (item->kind == ITEM_MARK && first_failure && !unprepared && refuses(result))
 		p->flush->mark_refused = true;
+	p->flush->unprepared = p->flush->unprepared || unprepared;
 	if (first_failure || (item->kind == ITEM_MAIN && status != PGRES_PIPELINE_ABORTED))
 		dbha__attempt_take(attempt, result);
 	else
 		PQclear(result);
 }
 
+/* Until PQgetResult does not block; at the deadline the server is asked to stop, once for the whole pipeline. */
+static enum waited wait_for_result(struct pipeline *p)
+{
+	enum waited waited = dbha__wait_result(p->conn, p->deadline);
+	if (waited != WAITED_TIMEOUT || p->drained)
+		return waited;
+	p->drained = true;
+	return dbha__wait_drain(p->conn, &p->deadline) ? dbha__wait_result(p->conn, p->deadline) : waited;
+}
+
 /* The results of one item, up to the NULL behind them. */
 static enum waited collect_item(struct pipeline *p, const struct item *item)
 {
 	for (;;) {
-		enum waited waited = dbha__wait_result(p->conn, p->deadline);
+		enum waited waited = wait_for_result(p);
 		if (waited != WAITED_READY)
 			return waited;
 		PGresult *result = PQgetResult(p->conn->pg);
@@ -166,7 +180,7 @@ static enum waited collect(struct pipeline *p)
 	for (int i = 0; i < p->n && waited == WAITED_READY; i++)
 		waited = collect_item(p, &p->items[i]);
 	if (waited == WAITED_READY)
-		waited = dbha__wait_result(p->conn, p->deadline);
+		waited = wait_for_result(p);
 	if (waited != WAITED_READY)
 		return waited;
 	PGresult *sync = PQgetResult(p->conn->pg);
@@ -179,8 +193,10 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 {
 	struct pipeline p = {.conn = conn, .flush = flush, .attempt = attempt, .deadline = deadline};
 	unsigned hints = 0;
+	dbha__wait_begin(conn);
 	dbha__attempt_begin(attempt);
 	flush->mark_refused = false;
+	flush->unprepared = false;
 	if (!PQenterPipelineMode(conn->pg)) {
 		dbha__attempt_not_sent(conn, attempt);
 		return;
@@ -198,5 +214,7 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 		dbha__attempt_lost(conn, attempt);
 	else
 		dbha__attempt_judge(conn, attempt);
+	if (conn->late)
+		dbha__attempt_judge_late(conn, attempt);
 	dbha__attempt_note_use(conn, flush->request, hints, attempt);
 }

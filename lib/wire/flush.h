@@ -19,6 +19,8 @@ struct flush {
 	const dbha_request *request; /* the statement */
 	struct xact_mark *mark; /* filled in if the transaction has an id by now, else its xid is 0; NULL: do not ask */
 	bool mark_refused;      /* out: it was the question for the mark that failed */
+	bool
+	    unprepared; /* out: a prepared statement of ours was gone; nothing was executed, and it is prepared anew the next time */
 };
 
 /*
