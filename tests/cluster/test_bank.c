@@ -243,7 +243,7 @@ static void terminate_some(void)
 	for (int i = 0; i < 10; i++) {
 		cluster_ask(&c, primary,
 		            "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE usename = "
-		            "'app' ORDER BY random() LIMIT %d) AS some",
+		            "'app' ORDER BY random() LIMIT %d) AS chosen",
 		            1 + one_of(6));
 		poll(NULL, 0, one_of(50));
 	}
