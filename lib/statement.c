@@ -260,8 +260,7 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .before = st->before,
 	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
 	    .request = rq,
-	    /* A standby has nothing to write, and could not say where. */
-	    .mark = conn->standby ? NULL : st->mark,
+	    .mark = st->mark,
 	};
 	if (!flush.before && !flush.mark && !limited) {
 		dbha__exec(conn, rq, st->call.deadline, attempt);

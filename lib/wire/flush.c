@@ -133,7 +133,7 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 	else if (item->kind == ITEM_PREPARE)
 		dbha__stmtcache_refused(p->conn->statements, item->name);
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
-		dbha__mark_read(result, p->flush->mark);
+		p->flush->mark_refused = !dbha__mark_read(result, p->flush->mark) && dbha__mark_is_there(result);
 	bool first_failure = failed && attempt->end == ATTEMPT_OK;
 	if (item->kind == ITEM_MARK && first_failure && !unprepared && refuses(result))
 		p->flush->mark_refused = true;
