@@ -180,6 +180,9 @@ int dbha__session_leave(dbha_session *s, int code, const dbha_error *err)
 		s->last = *err;
 		if (!s->cause[0])
 			memcpy(s->cause, err->sqlstate, sizeof s->cause);
+	} else {
+		/* Whatever it was, it is undone: after an error only ROLLBACK, and ROLLBACK TO SAVEPOINT, succeed. */
+		s->cause[0] = '\0';
 	}
 	dbha__life_leave(s->h);
 	return code;
@@ -207,6 +210,7 @@ int dbha_session_reset(dbha_session *s, dbha_error *err)
 	follow_fork(s);
 	dbha__session_let_go(s, true);
 	s->tx = TX_NONE;
+	dbha__session_forget_transaction(s);
 	s->used_before = 0;
 	s->state_lost = false;
 	s->lost_state[0] = '\0';
@@ -224,7 +228,8 @@ int dbha_cancel(dbha_session *s, dbha_error *err)
 		return DBHA_OK;
 	atomic_store_explicit(&s->cancel.asked, true, memory_order_relaxed);
 	dbha__mutex_lock(&s->cancel.lock);
-	if (s->cancel.running) {
+	/* One is enough: a second one would come when the first has ended the statement, and hit what runs there next. */
+	if (s->cancel.running && !s->cancel.sent) {
 		s->cancel.sent = true;
 		dbha__canceller_send(s->cancel.running);
 	}
@@ -242,8 +247,7 @@ static int state_of(const dbha_session *s)
 	case TX_BEGUN:
 		return DBHA_SESSION_IN_TRANSACTION;
 	case TX_OPEN:
-		return PQtransactionStatus(s->slot->conn->pg) == PQTRANS_INTRANS ? DBHA_SESSION_IN_TRANSACTION
-		                                                                 : DBHA_SESSION_IN_ERROR;
+		return dbha__conn_has_failed(s->slot->conn) ? DBHA_SESSION_IN_ERROR : DBHA_SESSION_IN_TRANSACTION;
 	case TX_FAILED:
 	case TX_LOST:
 		break;

@@ -30,14 +30,15 @@ struct dbha_session {
 	bool read_only;       /* the transaction */
 	bool serializable;    /* the transaction, as far as dbha_session_begin was told */
 	bool notified;        /* the transaction has a NOTIFY, which has no effect before COMMIT and leaves no id */
-	char begin[96];       /* the statement that begins it */
+	bool unmarked;        /* it may have written without an id being known */
+	char begin[160];      /* the statement that begins it; "": not known, it was too long */
 	unsigned used_before; /* what had been used of the connection before the transaction */
 	struct xact_mark mark;
 	bool state_lost;
 	char lost_state[64];  /* what it was, for people */
 	int64_t deadline_cap; /* no call goes on beyond; 0: no such limit. See dbha_transaction */
 	dbha_error last;      /* the error of the last call that failed, of the transaction of now */
-	char cause[6];        /* the SQLSTATE of the first error of that transaction; "" */
+	char cause[6];        /* the SQLSTATE of the error that the transaction failed with; "": it has not */
 	char node[DBHA_NODE_NAME_MAX];
 };
 
@@ -79,6 +80,9 @@ int dbha__session_run(dbha_session *s, const dbha_request *request, PGresult **r
 /* The end of a transaction, entered. timeout_ms as in dbha_session_commit. */
 int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
+
+/* A transaction begins, of which nothing is known yet. */
+void dbha__session_forget_transaction(dbha_session *s);
 
 /* Begins, entered; nothing is sent. */
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err);

@@ -246,6 +246,12 @@ static int server_timeout_ms(const struct call *call)
 	return left < 1 ? 1 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
+/* A standby has nothing to write, and could not say where. Behind a pooler it may be another server by now. */
+static bool writes_nothing(const struct conn *conn)
+{
+	return conn->standby && conn->direct;
+}
+
 /* Sends it, alone or with what belongs to it. */
 static void send(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
@@ -256,8 +262,7 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .before = st->before,
 	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
 	    .request = rq,
-	    /* A standby has nothing to write, and could not say where. */
-	    .mark = conn->standby ? NULL : st->mark,
+	    .mark = writes_nothing(conn) ? NULL : st->mark,
 	};
 	if (!flush.before && !flush.mark && !limited) {
 		dbha__exec(conn, rq, st->call.deadline, attempt);
@@ -267,6 +272,9 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	if (flush.mark_refused)
 		atomic_store(&st->call.h->marks_refused, true);
 	st->mark_refused = flush.mark_refused;
+	st->plan_lost = flush.plan_lost;
+	if (flush.mark_known)
+		st->unmarked = false;
 }
 
 static void attempt_on(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
@@ -275,6 +283,9 @@ static void attempt_on(struct statement *st, struct dbha_conn *slot, struct atte
 	call->rounds++;
 	bool movable = call->intent == DBHA_READ && (!st->in_transaction || st->begins);
 	atomic_store_explicit(&slot->movable, movable, memory_order_relaxed);
+	/* A reset in front of it may have told already. */
+	bool promoted = dbha__conn_was_promoted(slot->conn);
+	st->unmarked = st->mark != NULL;
 	if (st->mark && atomic_load_explicit(&call->h->marks_refused, memory_order_relaxed))
 		st->mark = NULL;
 	/* Once a COMMIT is sent, a cancel would only end the wait for a synchronous standby: it would be committed, and less safe. */
@@ -287,8 +298,9 @@ static void attempt_on(struct statement *st, struct dbha_conn *slot, struct atte
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
 	call->sent += attempt->end != ATTEMPT_NOT_SENT;
 	/* A promotion elsewhere says that the primary we know may be stale: the sooner all are looked at, the better. */
-	if (dbha__conn_was_promoted(slot->conn))
+	if (dbha__conn_was_promoted(slot->conn) || promoted)
 		dbha__monitor_alarm(&call->h->monitor);
+	st->unmarked = st->unmarked && !writes_nothing(slot->conn);
 	/* Its caller is about to leave; the server need not go on for nobody. */
 	if (attempt->end == ATTEMPT_TIMEOUT && !st->may_commit)
 		dbha__canceller_send(slot->conn);
@@ -410,6 +422,34 @@ int dbha__statement_run(struct statement *st)
 	return code;
 }
 
+/*
+ * Whether a kept connection is found dead before anything is sent: then it is certain that nothing was done. In the middle of a
+ * transaction that is certain anyway, and is not worth the system call.
+ */
+static bool dead_before(const struct statement *st, struct dbha_conn *slot)
+{
+	return (st->may_commit || !st->in_transaction) && dbha__conn_is_dead(slot->conn);
+}
+
+static void not_sent(struct statement *st, struct attempt *attempt)
+{
+	dbha__attempt_begin(attempt);
+	attempt->end = ATTEMPT_NOT_SENT;
+	snprintf(attempt->message, sizeof attempt->message, "the server had closed the connection");
+	st->unmarked = st->mark_refused = st->plan_lost = false;
+}
+
+/* Whether the session can go on with its connection. */
+static bool goes_on_with(const struct statement *st, struct dbha_conn *slot, const struct attempt *attempt)
+{
+	if (dbha__conn_state(slot->conn) == CONN_UNUSABLE)
+		return false;
+	/* News of the server, or of the transaction being read-only: what the session has there stays, but is for nobody else. */
+	bool read_only = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "25006") == 0;
+	slot->conn->doubtful = slot->conn->doubtful || read_only;
+	return st->verdict.keep || read_only;
+}
+
 int dbha__statement_run_on_kept(struct statement *st)
 {
 	struct call *call = &st->call;
@@ -418,9 +458,12 @@ int dbha__statement_run_on_kept(struct statement *st)
 	dbha__call_set_deadline(call);
 	call->on_standby = slot->conn->standby;
 	ran_on(call, slot);
-	attempt_on(st, slot, &attempt);
+	if (dead_before(st, slot))
+		not_sent(st, &attempt);
+	else
+		attempt_on(st, slot, &attempt);
 	judge(st, &attempt);
-	if (!st->verdict.keep || dbha__conn_state(slot->conn) == CONN_UNUSABLE) {
+	if (!goes_on_with(st, slot, &attempt)) {
 		st->connection_lost = true;
 		st->kept = NULL;
 		dbha__call_return(call->h, slot, false);

@@ -30,6 +30,8 @@ struct statement {
 	/* Out, of the last attempt. */
 	struct verdict verdict;
 	struct retry retry;
+	bool unmarked;     /* it may have written, and the mark is not known although it was wanted */
+	bool plan_lost;    /* it failed for a prepared statement that is no good any more, and would not again */
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
 	bool connection_lost; /* the one in `kept` has been given back, it was no good any more */
 };

@@ -12,6 +12,7 @@
 #include "resolve.h"
 #include "session.h"
 #include "sessionstate.h"
+#include "verb.h"
 
 static int not_in_transaction(const char *what, dbha_error *err)
 {
@@ -40,6 +41,14 @@ static int check_options(const char *what, const dbha_transaction_options *optio
 	return DBHA_OK;
 }
 
+void dbha__session_forget_transaction(dbha_session *s)
+{
+	s->notified = s->unmarked = false;
+	memset(&s->mark, 0, sizeof s->mark);
+	memset(&s->last, 0, sizeof s->last);
+	s->cause[0] = '\0';
+}
+
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err)
 {
 	static const dbha_transaction_options none = {.size = sizeof none};
@@ -56,10 +65,7 @@ int dbha__session_begin(dbha_session *s, const char *what, const dbha_transactio
 	s->tx = TX_BEGUN;
 	s->read_only = options->read_only;
 	s->serializable = options->isolation == DBHA_SERIALIZABLE;
-	s->notified = false;
-	memset(&s->mark, 0, sizeof s->mark);
-	memset(&s->last, 0, sizeof s->last);
-	s->cause[0] = '\0';
+	dbha__session_forget_transaction(s);
 	snprintf(s->begin, sizeof s->begin, "BEGIN%s%s%s", isolation_words[options->isolation],
 	         options->read_only ? " READ ONLY" : "", options->deferrable ? " DEFERRABLE" : "");
 	return DBHA_OK;
@@ -97,8 +103,7 @@ static int fail_rolled_back(dbha_session *s, dbha_error *err, const char *why)
 /* Of what was set in the transaction only that stays which a rollback does not undo. */
 static void undo_uses(dbha_session *s)
 {
-	if (s->slot)
-		s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
+	s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
 }
 
 /* The row that a transaction leaves in the outcome table, written in the same flush as COMMIT. */
@@ -113,7 +118,7 @@ struct row {
 static const dbha_request *make_row(dbha_session *s, struct row *row)
 {
 	dbha *h = s->h;
-	bool wrote = s->mark.xid || (atomic_load(&h->marks_refused) && !s->read_only);
+	bool wrote = s->mark.xid || s->unmarked;
 	row->token[0] = '\0';
 	if (!h->config.options.outcome_table || !wrote)
 		return NULL;
@@ -129,7 +134,7 @@ static int resolve(dbha_session *s, const struct statement *st, const struct row
                    dbha_error *err)
 {
 	char why[DBHA_WHY_MAX + 128];
-	if (!s->mark.xid && !atomic_load(&s->h->marks_refused) && !s->notified)
+	if (!s->mark.xid && !s->unmarked && !s->notified)
 		return fail_rolled_back(s, err, "its connection was lost during COMMIT; it had written nothing");
 	struct resolve what = {.mark = &s->mark, .deadline = st->call.deadline, .token = row->token[0] ? row->token : NULL};
 	enum outcome outcome = dbha__resolve(s->h, &what, why, sizeof why, err->node);
@@ -162,27 +167,35 @@ static int ended(dbha_session *s, PGresult *result, dbha_error *err)
 	return fail_rolled_back(s, err, s->last.code ? s->last.message : "it had failed before COMMIT");
 }
 
-/* After COMMIT or ROLLBACK on the held connection; with AND CHAIN the next transaction is open already. */
+/* After COMMIT or ROLLBACK on the held connection; with AND CHAIN the next transaction is open there already. */
 static void follow_end(dbha_session *s, const struct statement *st)
 {
 	s->tx = TX_NONE;
 	if (st->connection_lost) {
 		dbha__session_forget_slot(s);
 		dbha__session_lost(s);
-		return;
-	}
-	if (dbha__conn_state(s->slot->conn) == CONN_IN_TRANSACTION) {
+	} else if (dbha__conn_state(s->slot->conn) == CONN_IN_TRANSACTION) {
 		s->tx = TX_OPEN;
-		s->mark.xid = 0;
+		s->used_before = s->slot->conn->used;
+		dbha__session_forget_transaction(s);
 	} else {
 		dbha__session_settle(s);
 	}
 }
 
+/* Where no server has seen the end of a transaction, AND CHAIN is up to us: it would have begun the next one in any case. */
+static void chain(dbha_session *s, const char *sql)
+{
+	if (s->tx != TX_NONE || !dbha__verb_chains(sql))
+		return;
+	dbha__session_forget_transaction(s);
+	s->tx = s->begin[0] ? TX_BEGUN : TX_FAILED;
+}
+
 /* Where it was not COMMIT that failed but the row before it, the transaction is still open. */
 static void end_on_server(dbha_session *s, struct statement *st)
 {
-	if (st->connection_lost || dbha__conn_state(s->slot->conn) != CONN_IN_TRANSACTION)
+	if (st->connection_lost || !dbha__conn_has_failed(s->slot->conn))
 		return;
 	if (dbha__exec_command(s->slot->conn, "ROLLBACK", st->call.deadline))
 		return;
@@ -191,27 +204,18 @@ static void end_on_server(dbha_session *s, struct statement *st)
 	dbha__call_return(s->h, s->slot, false);
 }
 
-int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
+static int commit_on_server(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
 {
-	if (s->tx == TX_NONE)
-		return not_in_transaction("COMMIT", err);
-	if (s->tx == TX_BEGUN) {
-		s->tx = TX_NONE;
-		make_result(result);
-		return DBHA_OK;
-	}
-	if (s->tx != TX_OPEN) {
-		s->tx = TX_NONE;
-		return fail_rolled_back(s, err, s->last.code ? s->last.message : "its connection was lost");
-	}
 	struct statement st;
+	struct row row;
+	unsigned used = s->slot->conn->used;
 	dbha__session_statement(s, &st, request, result, err);
 	st.call.intent = DBHA_WRITE;
 	st.in_transaction = st.may_commit = true;
-	struct row row;
 	st.before = make_row(s, &row);
 	int code = dbha__statement_run_on_kept(&st);
 	if (st.connection_lost && st.retry.outcome_unknown) {
+		s->used_before = used; /* what the transaction has set may have become the session's, and is lost */
 		follow_end(s, &st);
 		return resolve(s, &st, &row, result, err);
 	}
@@ -223,31 +227,66 @@ int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult 
 		code = fail_rolled_back(s, err, "the connection was lost before COMMIT");
 	} else {
 		STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
-		undo_uses(s);
+		if (!st.connection_lost)
+			undo_uses(s);
 	}
 	follow_end(s, &st);
 	return code;
+}
+
+int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
+{
+	int code = DBHA_OK;
+	switch (s->tx) {
+	case TX_NONE:
+		return not_in_transaction("COMMIT", err);
+	case TX_BEGUN:
+		s->tx = TX_NONE;
+		make_result(result);
+		break;
+	case TX_OPEN:
+		code = commit_on_server(s, request, result, err);
+		break;
+	case TX_FAILED:
+	case TX_LOST:
+		s->tx = TX_NONE;
+		code = fail_rolled_back(s, err, s->last.code ? s->last.message : "its connection was lost");
+		break;
+	}
+	chain(s, request->sql);
+	return code;
+}
+
+/* False: the server refused to, as it does where the text is no ROLLBACK after all. */
+static bool rollback_on_server(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
+{
+	struct statement st;
+	dbha__session_statement(s, &st, request, result, err);
+	st.call.intent = DBHA_WRITE;
+	st.call.cancel = NULL; /* there is nothing to be gained by it */
+	st.in_transaction = true;
+	int code = dbha__statement_run_on_kept(&st);
+	if (code != DBHA_OK && !st.connection_lost)
+		return false;
+	if (!st.connection_lost)
+		undo_uses(s);
+	follow_end(s, &st);
+	return true;
 }
 
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
 {
 	if (s->tx == TX_NONE)
 		return not_in_transaction("ROLLBACK", err);
+	if (s->tx == TX_OPEN && !rollback_on_server(s, request, result, err))
+		return err->code;
 	STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
-	if (s->tx == TX_OPEN) {
-		struct statement st;
-		dbha__session_statement(s, &st, request, result, err);
-		st.call.intent = DBHA_WRITE;
-		st.in_transaction = true;
-		dbha__statement_run_on_kept(&st);
-		undo_uses(s);
-		follow_end(s, &st);
-		PQclear(*result);
-		*result = NULL;
-	}
 	/* Wherever it was, it is over: what a server does not hear of, it rolls back by itself. */
-	if (s->tx != TX_OPEN)
+	if (s->tx != TX_OPEN) {
 		s->tx = TX_NONE;
+		dbha__session_forget_transaction(s);
+	}
+	chain(s, request->sql);
 	make_result(result);
 	return DBHA_OK;
 }

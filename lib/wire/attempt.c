@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "sessionstate.h"
+#include "stmtcache.h"
 
 void dbha__attempt_begin(struct attempt *attempt)
 {
@@ -120,6 +121,28 @@ void dbha__attempt_note_use(struct conn *conn, const dbha_request *rq, unsigned 
 		return;
 	}
 	bool tagged = PQresultStatus(attempt->result) == PGRES_COMMAND_OK;
-	if (hints || tagged)
-		conn->used = dbha__sessionstate_after(conn->used, hints, tagged ? PQcmdStatus(attempt->result) : "");
+	if (!hints && !tagged)
+		return;
+	const char *tag = tagged ? PQcmdStatus(attempt->result) : "";
+	conn->used = dbha__sessionstate_after(conn->used, hints, tag);
+	/* Ours goes with theirs; what is asked for next is prepared, and set, again. */
+	if (conn->statements && dbha__sessionstate_deallocates(tag))
+		dbha__stmtcache_forget_all(conn->statements);
+	if (dbha__sessionstate_resets(tag))
+		conn->read_only_set = false;
+}
+
+/*
+ * Two errors of a prepared statement are about the preparation, and say that nothing was executed: the server no longer
+ * has it (26000), or its result changed shape with a table ("cached plan must not change result type", which has only the
+ * general code 0A000; the name of the function that raised it is not translated, unlike the text).
+ */
+bool dbha__attempt_is_of_plan(const PGresult *result, const char *name)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+	const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+	if (sqlstate && strcmp(sqlstate, "26000") == 0)
+		return message && strstr(message, name);
+	return sqlstate && strcmp(sqlstate, "0A000") == 0 && function && strcmp(function, "RevalidateCachedQuery") == 0;
 }

@@ -45,6 +45,9 @@ void dbha__attempt_refuse_copy(struct conn *conn, struct attempt *attempt, PGres
 /* The deadline has passed. */
 void dbha__attempt_timed_out(struct attempt *attempt);
 
+/* Whether an error is about the preparation of this statement only, so that it was not executed and unprepared would be. */
+bool dbha__attempt_is_of_plan(const PGresult *result, const char *name);
+
 /* What a statement has left in its session, see policy/sessionstate. hints: of its text. */
 void dbha__attempt_note_use(struct conn *conn, const dbha_request *request, unsigned hints,
                             const struct attempt *attempt);

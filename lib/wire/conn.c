@@ -216,6 +216,11 @@ enum conn_state dbha__conn_state(const struct conn *conn)
 	}
 }
 
+bool dbha__conn_has_failed(const struct conn *conn)
+{
+	return PQtransactionStatus(conn->pg) == PQTRANS_INERROR;
+}
+
 void dbha__conn_lend(struct conn *conn)
 {
 	PQsetnonblocking(conn->pg, 0);

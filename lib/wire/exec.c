@@ -111,20 +111,11 @@ static bool deallocate(struct conn *conn, const char *name, int64_t deadline, st
 	return false;
 }
 
-/*
- * Two errors of a prepared statement are about the preparation, and say that nothing was executed: the server no longer
- * has it (26000), or its result changed shape with a table ("cached plan must not change result type", which has only the
- * general code 0A000; the name of the function that raised it is not translated, unlike the text).
- */
 static bool must_prepare_anew(const struct attempt *attempt, const dbha_request *rq, const char *name)
 {
-	/* A procedure may have met either error in a statement of its own, after it had committed others. */
-	if (attempt->end != ATTEMPT_ERROR || dbha__retry_runs_code(rq->sql))
-		return false;
-	if (strcmp(attempt->sqlstate, "26000") == 0)
-		return strstr(attempt->message, name);
-	const char *function = PQresultErrorField(attempt->result, PG_DIAG_SOURCE_FUNCTION);
-	return strcmp(attempt->sqlstate, "0A000") == 0 && function && strcmp(function, "RevalidateCachedQuery") == 0;
+	/* A procedure may have met such an error in a statement of its own, after it had committed others. */
+	return attempt->end == ATTEMPT_ERROR && !dbha__retry_runs_code(rq->sql) &&
+	       dbha__attempt_is_of_plan(attempt->result, name);
 }
 
 /* Runs it prepared; once more unprepared where the preparation turned out to be no good. */

@@ -109,21 +109,40 @@ static bool send_all(struct pipeline *p, unsigned *hints)
 
 /* ---- collecting -------------------------------------------------------------------------------------------- */
 
+/* Its xid stays 0 where the transaction has none yet. */
+static void take_mark(struct flush *flush, const PGresult *result)
+{
+	flush->mark_known = dbha__mark_read(result, flush->mark) || (PQntuples(result) == 1 && PQgetisnull(result, 0, 0));
+}
+
+/* The first error, which ends all of it. */
+static void take_failure(struct pipeline *p, const struct item *item, const PGresult *result)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	if (item->name[0] && dbha__attempt_is_of_plan(result, item->name)) {
+		/* What the server may still have under that name is never used again. */
+		dbha__stmtcache_refused(p->conn->statements, item->name);
+		p->flush->plan_lost = true;
+	} else if (item->kind == ITEM_MARK && sqlstate && strncmp(sqlstate, "42", 2) == 0) {
+		p->flush->mark_refused = true;
+	}
+}
+
 /* One result of one item. */
 static void take(struct pipeline *p, const struct item *item, PGresult *result)
 {
 	struct attempt *attempt = p->attempt;
 	ExecStatusType status = PQresultStatus(result);
 	bool failed = status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
+	bool first_failure = failed && attempt->end == ATTEMPT_OK;
 	if (item->kind == ITEM_PREPARE && !failed && status != PGRES_PIPELINE_ABORTED)
 		dbha__stmtcache_prepared(p->conn->statements, item->name);
 	else if (item->kind == ITEM_PREPARE)
 		dbha__stmtcache_refused(p->conn->statements, item->name);
+	else if (first_failure)
+		take_failure(p, item, result);
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
-		dbha__mark_read(result, p->flush->mark);
-	bool first_failure = failed && attempt->end == ATTEMPT_OK;
-	if (item->kind == ITEM_MARK && first_failure)
-		p->flush->mark_refused = true;
+		take_mark(p->flush, result);
 	if (first_failure || (item->kind == ITEM_MAIN && status != PGRES_PIPELINE_ABORTED))
 		dbha__attempt_take(attempt, result);
 	else
@@ -170,7 +189,7 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 	struct pipeline p = {.conn = conn, .flush = flush, .attempt = attempt, .deadline = deadline};
 	unsigned hints = 0;
 	dbha__attempt_begin(attempt);
-	flush->mark_refused = false;
+	flush->mark_known = flush->mark_refused = flush->plan_lost = false;
 	if (!PQenterPipelineMode(conn->pg)) {
 		dbha__attempt_not_sent(conn, attempt);
 		return;

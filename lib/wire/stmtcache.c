@@ -263,3 +263,9 @@ void dbha__stmtcache_refused(struct stmtcache *cache, const char *name)
 	unlink_lru(cache, i);
 	push_oldest(cache, i);
 }
+
+void dbha__stmtcache_forget_all(struct stmtcache *cache)
+{
+	for (int i = 0; i < cache->size; i++)
+		cache->entries[i].prepared = false;
+}
