@@ -174,15 +174,21 @@ int dbha__session_enter(dbha_session *s, const char *what, dbha_error *err)
 	return code;
 }
 
+/* An error that only says that there was one before. */
+static bool is_echo(const dbha_session *s, const dbha_error *err)
+{
+	return s->cause[0] && s->last.code && strcmp(err->sqlstate, "25P02") == 0;
+}
+
 int dbha__session_leave(dbha_session *s, int code, const dbha_error *err)
 {
-	if (code != DBHA_OK) {
+	if (code == DBHA_OK) {
+		/* Whatever it was, it is undone: after an error only ROLLBACK, and ROLLBACK TO SAVEPOINT, succeed. */
+		s->cause[0] = '\0';
+	} else if (!is_echo(s, err)) {
 		s->last = *err;
 		if (!s->cause[0])
 			memcpy(s->cause, err->sqlstate, sizeof s->cause);
-	} else {
-		/* Whatever it was, it is undone: after an error only ROLLBACK, and ROLLBACK TO SAVEPOINT, succeed. */
-		s->cause[0] = '\0';
 	}
 	dbha__life_leave(s->h);
 	return code;
@@ -228,8 +234,7 @@ int dbha_cancel(dbha_session *s, dbha_error *err)
 		return DBHA_OK;
 	atomic_store_explicit(&s->cancel.asked, true, memory_order_relaxed);
 	dbha__mutex_lock(&s->cancel.lock);
-	/* One is enough: a second one would come when the first has ended the statement, and hit what runs there next. */
-	if (s->cancel.running && !s->cancel.sent) {
+	if (s->cancel.running) {
 		s->cancel.sent = true;
 		dbha__canceller_send(s->cancel.running);
 	}
