@@ -415,6 +415,103 @@ typedef int (*dbha_transaction_function)(dbha_session *session, int attempt, voi
 DBHA_API int dbha_transaction(dbha *h, const dbha_transaction_options *options, dbha_transaction_function function,
                               void *argument, dbha_error *err);
 
+/*
+ * Large results and COPY. A result that is read row by row, and a COPY, are held in memory by neither side. They hold their connection until
+ * their end; until then every other call with the session fails with USAGE, except dbha_session_finish, dbha_session_close,
+ * dbha_session_reset, dbha_session_status_get and dbha_cancel. Each call has its own deadline; where that passes, the result is over.
+ */
+
+/*
+ * dbha_session_query: begins a statement whose rows are fetched step by step. Returns when its first rows are there, or its end. Up to then it
+ *   is run as dbha_session_exec does it, wherever that has to be, and again where that is harmless; afterwards it is not.
+ * s: not NULL. request: not NULL, borrowed; it is not prepared, and DBHA_SERVER_TIMEOUT is refused. err: may be NULL.
+ * Returns: DBHA_OK (fetch until NULL comes, or call dbha_session_finish), or an error code (there is nothing to fetch).
+ * Errors: those of dbha_session_exec. Threads: the session's. Blocking: up to timeout_ms and at most 50 ms.
+ * Ownership: nothing changes hands. Fork: the result is the process's that asked for it.
+ */
+DBHA_API int dbha_session_query(dbha_session *s, const dbha_request *request, dbha_error *err);
+
+/*
+ * dbha_session_fetch: the next rows: one (PGRES_SINGLE_TUPLE), or with libpq 17 some (PGRES_TUPLES_CHUNK). Behind them comes one result
+ *   without rows, with the columns and the command tag (PGRES_TUPLES_OK or PGRES_COMMAND_OK): now the statement is done, and, outside
+ *   a transaction, committed. Then comes NULL, and the session is free.
+ * s: not NULL. timeout_ms: 0: call_timeout. rows: not NULL; set to NULL first, and to the server's result also where it reports an
+ *   error. err: may be NULL.
+ * Returns: DBHA_OK (with *rows NULL: that was all) or an error code: then the rows that came before are not all there are, and nothing more
+ *   comes.
+ * Errors: SERVER; TIMEOUT; LOST (it only reads: it may be asked again, from the beginning); UNKNOWN (a write); in a transaction
+ *   ROLLED_BACK; in a pinned session STATE_LOST; CANCELED; USAGE where no result is being read. Threads: the session's.
+ * Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees *rows with PQclear. Fork: see dbha_session_query.
+ */
+DBHA_API int dbha_session_fetch(dbha_session *s, int timeout_ms, PGresult **rows, dbha_error *err);
+
+/*
+ * dbha_session_finish: gives up what is still to come of a result or a COPY. A short rest is read to its end; else the server is asked to
+ *   stop, and what does not end soon is closed with its connection. Outside a transaction, what became of a statement that writes is not
+ *   told: fetch to the end to know. A COPY FROM STDIN keeps nothing. In a transaction the server's answer to that is an error, as
+ *   any other: the transaction, or what came behind the last savepoint, has to be rolled back.
+ * s: not NULL. err: may be NULL. Returns: DBHA_OK, also where nothing is in progress; or an error code: the session is free nonetheless.
+ * Errors: in a transaction SERVER (57014: it has failed) and ROLLED_BACK (its connection was closed); in a pinned session STATE_LOST;
+ *   USAGE, CLOSED. Threads: the session's. Blocking: at most 50 ms. Ownership: nothing changes hands. Fork: gives up nothing of the
+ *   parent's.
+ */
+DBHA_API int dbha_session_finish(dbha_session *s, dbha_error *err);
+
+/*
+ * dbha_session_copy_in: begins a COPY ... FROM STDIN. Returns when the server waits for data.
+ * s: not NULL. request: not NULL, borrowed; sql begins with the word COPY, there are no parameters, DBHA_SERVER_TIMEOUT is refused. err: may
+ *   be NULL.
+ * Returns: DBHA_OK (put, then end or finish) or an error code. Errors: those of dbha_session_exec; USAGE also where the statement was
+ *   a COPY between the server and a file of its own, which has been executed then. Threads: the session's.
+ * Blocking: up to timeout_ms and at most 50 ms. Ownership: nothing changes hands. Fork: the COPY is the process's that began it.
+ */
+DBHA_API int dbha_session_copy_in(dbha_session *s, const dbha_request *request, dbha_error *err);
+
+/*
+ * dbha_session_copy_put: gives data to the COPY in progress, cut wherever it is convenient. Little data is collected, and goes out
+ *   with more, after a while, or with the end.
+ * s: not NULL. data: `length` bytes, borrowed; NULL if that is 0. timeout_ms: 0: call_timeout. err: may be NULL.
+ * Returns: DBHA_OK or an error code: the COPY is over, and nothing of it is kept.
+ * Errors: SERVER (it may be about data that was put long before); TIMEOUT, LOST (retry_safe); in a transaction ROLLED_BACK; in a pinned session
+ *   STATE_LOST; CANCELED; USAGE where no COPY is in progress. Threads: the session's.
+ * Blocking: while the server is behind, up to timeout_ms and at most 50 ms. Ownership: nothing changes hands. Fork: see
+ *   dbha_session_copy_in.
+ */
+DBHA_API int dbha_session_copy_put(dbha_session *s, const char *data, size_t length, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_session_copy_end: ends the COPY in progress. The session is free afterwards.
+ * s: not NULL. refusal: NULL: what was put is complete; else why it is not to be kept, for the server's log. timeout_ms: 0: call_timeout.
+ *   result: not NULL; set to NULL first, then to the server's result, whose command tag says how many rows there were; after a refusal
+ *   to the server's error. err: may be NULL.
+ * Returns: DBHA_OK (it is kept, and outside a transaction committed; or it is refused: outside a transaction nothing is kept, a transaction
+ *   has failed) or an error code.
+ * Errors: SERVER, nothing is kept; LOST and TIMEOUT with retry_safe, the end was not sent and nothing is kept; UNKNOWN (08007), and
+ *   TIMEOUT with outcome_unknown: it was sent; in a transaction ROLLED_BACK; in a pinned session STATE_LOST; CANCELED; USAGE where no
+ *   COPY is in progress. Threads: the session's. Blocking: up to timeout_ms and at most 50 ms.
+ * Ownership: the caller frees the result with PQclear. Fork: see dbha_session_copy_in.
+ */
+DBHA_API int dbha_session_copy_end(dbha_session *s, const char *refusal, int timeout_ms, PGresult **result,
+                                   dbha_error *err);
+
+/*
+ * dbha_session_copy_out: begins a COPY ... TO STDOUT. Returns when the server has begun to send.
+ * s: not NULL. request: as in dbha_session_copy_in; DBHA_READ goes to a standby. err: may be NULL.
+ * Returns: DBHA_OK (get until NULL comes, or finish) or an error code. Errors: those of dbha_session_copy_in. Threads: the session's.
+ * Blocking: up to timeout_ms and at most 50 ms. Ownership: nothing changes hands. Fork: see dbha_session_copy_in.
+ */
+DBHA_API int dbha_session_copy_out(dbha_session *s, const dbha_request *request, dbha_error *err);
+
+/*
+ * dbha_session_copy_get: the next data of the COPY in progress: a whole row in the formats text and csv.
+ * s: not NULL. timeout_ms: 0: call_timeout. data, length: not NULL; set to NULL and 0 first; data ends with a NUL that length does not
+ *   count. err: may be NULL.
+ * Returns: DBHA_OK (with *data NULL: that was all, the session is free) or an error code: then it was not all.
+ * Errors: those of dbha_session_fetch. Threads: the session's. Blocking: up to timeout_ms and at most 50 ms.
+ * Ownership: the caller frees *data with PQfreemem. Fork: see dbha_session_copy_in.
+ */
+DBHA_API int dbha_session_copy_get(dbha_session *s, int timeout_ms, char **data, size_t *length, dbha_error *err);
+
 /* ---------------------------------------------------------------------------------------------------------------
  * A connection of one's own for a while
  */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backoff.h"
+#include "cancel.h"
 #include "canceller.h"
 #include "clock.h"
 #include "error.h"
@@ -48,8 +49,6 @@ void dbha__call_set_deadline(struct call *call)
 void dbha__call_running(struct call *call, struct conn *conn)
 {
 	struct cancel *cancel = call->cancel;
-	if (!cancel)
-		return;
 	dbha__mutex_lock(&cancel->lock);
 	cancel->running = conn;
 	if (conn) {
@@ -270,8 +269,9 @@ static bool settled(const struct call *call, struct conn *conn)
  */
 static bool ready_for(struct call *call, struct dbha_conn *slot, bool writes)
 {
-	bool dead = slot->rested_us > LOOK_AFTER_US && dbha__conn_is_dead(slot->conn);
-	if (!dead && settled(call, slot->conn) && fits(call, slot, writes))
+	/* Looked at last: the end of a connection stands behind what is still to be read. */
+	bool alive = settled(call, slot->conn) && (slot->rested_us <= LOOK_AFTER_US || !dbha__conn_is_dead(slot->conn));
+	if (alive && fits(call, slot, writes))
 		return true;
 	/* Each dead connection is met once, so that this needs no pause; what it means the monitor finds out. */
 	dbha__monitor_alarm(&call->h->monitor);
@@ -476,7 +476,8 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 static bool tidy(struct dbha_conn *slot)
 {
 	enum conn_state state = dbha__conn_state(slot->conn);
-	if (state == CONN_UNUSABLE || slot->conn->doubtful)
+	/* A cancel request on its way would stop what the next one does. */
+	if (state == CONN_UNUSABLE || slot->conn->doubtful || dbha__conn_cancel_under_way(slot->conn))
 		return false;
 	if (state == CONN_IDLE && slot->conn->used == 0 && !slot->conn->cancel_pending)
 		return true;

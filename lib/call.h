@@ -53,7 +53,7 @@ void dbha__call_set_deadline(struct call *call);
 /* A connection to the right node, before the deadline; or NULL with `err` (not NULL) filled. */
 struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err);
 
-/* Its statement runs on this connection now; NULL: not any more. */
+/* Of a call that can be canceled: its statement runs on this connection now; NULL: not any more. */
 void dbha__call_running(struct call *call, struct conn *conn);
 
 /* The node of a connection. */

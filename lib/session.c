@@ -25,6 +25,9 @@ void dbha__session_forget_slot(dbha_session *s)
 {
 	s->slot = NULL;
 	atomic_fetch_add(&s->h->kept, 1);
+	/* What has come whole may still be read. */
+	if (s->streaming.wire.kind != STREAM_NONE)
+		dbha__session_end_stream(s);
 }
 
 void dbha__session_let_go(dbha_session *s, bool reusable)
@@ -32,6 +35,9 @@ void dbha__session_let_go(dbha_session *s, bool reusable)
 	struct dbha_conn *slot = s->slot;
 	if (!slot)
 		return;
+	/* The server need not go on for nobody; a COPY FROM ends with its connection. */
+	if (s->streaming.wire.kind != STREAM_NONE)
+		dbha__canceller_send(slot->conn);
 	dbha__session_forget_slot(s);
 	dbha__call_return(s->h, slot, reusable);
 }
@@ -77,6 +83,7 @@ int dbha__session_init(dbha_session *s, dbha *h, dbha_error *err)
 static void forget_parent(dbha_session *s)
 {
 	struct dbha_conn *slot = s->slot;
+	dbha__session_end_stream(s);
 	if (!slot)
 		return;
 	/* Before its pool is taken apart it is still on its list. */
@@ -93,6 +100,7 @@ void dbha__session_fini(dbha_session *s)
 		return;
 	}
 	dbha__session_let_go(s, true);
+	dbha__session_end_stream(s);
 	dbha__mutex_fini(&s->cancel.lock);
 	atomic_fetch_sub(&s->h->kept, 1);
 	dbha__life_leave(s->h);
@@ -164,6 +172,11 @@ int dbha__session_enter(dbha_session *s, const char *what, dbha_error *err)
 	if (!s)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: the session is NULL: open one with dbha_session_open", what);
 	follow_fork(s);
+	if (s->streaming.open != STREAM_NONE)
+		return dbha__fail(err, DBHA_ERR_USAGE,
+		                  "%s: a result is being read, or a COPY is in progress: go on to its end, or call "
+		                  "dbha_session_finish",
+		                  what);
 	atomic_store_explicit(&s->cancel.asked, false, memory_order_relaxed);
 	int code = dbha__life_enter(s->h, err);
 	if (code != DBHA_OK)
@@ -178,6 +191,23 @@ int dbha__session_enter(dbha_session *s, const char *what, dbha_error *err)
 static bool is_echo(const dbha_session *s, const dbha_error *err)
 {
 	return s->cause[0] && s->last.code && strcmp(err->sqlstate, "25P02") == 0;
+}
+
+int dbha__session_enter_stream(dbha_session *s, const char *what, enum stream_kind kind, dbha_error *err)
+{
+	static const char *const names[] = {
+	    [STREAM_NONE] = "nothing",
+	    [STREAM_ROWS] = "no result is being read",
+	    [STREAM_COPY_IN] = "no COPY FROM STDIN is in progress",
+	    [STREAM_COPY_OUT] = "no COPY TO STDOUT is in progress",
+	};
+	if (!s)
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: the session is NULL: open one with dbha_session_open", what);
+	follow_fork(s);
+	if (s->streaming.open != kind)
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: %s in this session", what, names[kind]);
+	atomic_store_explicit(&s->cancel.asked, false, memory_order_relaxed);
+	return dbha__life_enter(s->h, err);
 }
 
 int dbha__session_leave(dbha_session *s, int code, const dbha_error *err)
@@ -215,8 +245,9 @@ int dbha_session_reset(dbha_session *s, dbha_error *err)
 		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_session_reset: the session is NULL");
 	follow_fork(s);
 	dbha__session_let_go(s, true);
+	dbha__session_end_stream(s);
 	s->tx = TX_NONE;
-	dbha__session_forget_transaction(s);
+	dbha__session_new_transaction(s);
 	s->used_before = 0;
 	s->state_lost = false;
 	s->lost_state[0] = '\0';

@@ -21,6 +21,18 @@ enum tx {
 	TX_LOST,   /* its connection is lost, and so everything was rolled back; the caller has been told, or is to be */
 };
 
+/* What is read or written step by step, see session_stream.c. */
+struct streaming {
+	enum stream_kind open; /* as the caller sees it: until he has been told the end, or has given it up */
+	bool opening;          /* the statement of this call is to begin it */
+	bool canceled;         /* a cancel request was sent for it */
+	struct stream wire;
+	/* Of its request, by which its end is judged. */
+	char verb[24];
+	dbha_intent intent;
+	int attempts;
+};
+
 struct dbha_session {
 	dbha *h;
 	unsigned fork_generation; /* of the process whose reference to h this is */
@@ -30,10 +42,10 @@ struct dbha_session {
 	bool read_only;       /* the transaction */
 	bool serializable;    /* the transaction, as far as dbha_session_begin was told */
 	bool notified;        /* the transaction has a NOTIFY, which has no effect before COMMIT and leaves no id */
-	bool unmarked;        /* it may have written without an id being known */
 	char begin[160];      /* the statement that begins it; "": not known, it was too long */
 	unsigned used_before; /* what had been used of the connection before the transaction */
 	struct xact_mark mark;
+	struct streaming streaming;
 	bool state_lost;
 	char lost_state[64];  /* what it was, for people */
 	int64_t deadline_cap; /* no call goes on beyond; 0: no such limit. See dbha_transaction */
@@ -51,6 +63,9 @@ void dbha__session_fini(dbha_session *s);
  * dbha__session_leave. DBHA_OK, or the code of the error reported.
  */
 int dbha__session_enter(dbha_session *s, const char *what, dbha_error *err);
+
+/* The same for a call that goes on with what is open, which has to be of this kind. */
+int dbha__session_enter_stream(dbha_session *s, const char *what, enum stream_kind kind, dbha_error *err);
 
 /* Leaves; remembers the error of a call that failed. Returns `code`. */
 int dbha__session_leave(dbha_session *s, int code, const dbha_error *err);
@@ -74,6 +89,23 @@ void dbha__session_settle(dbha_session *s);
 void dbha__session_statement(dbha_session *s, struct statement *st, const dbha_request *request, PGresult **result,
                              dbha_error *err);
 
+/* If the statement is to begin a stream: how. */
+void dbha__session_opening(dbha_session *s, struct statement *st);
+
+/* Forgets the stream, wherever it is. */
+void dbha__session_end_stream(dbha_session *s);
+
+/* Runs a step of the stream on the connection that is held, and follows it: after its end the session is as after any statement. */
+int dbha__session_go_on(dbha_session *s, struct statement *st);
+
+/* Opens a stream of this kind, not entered: all of dbha_session_query, dbha_session_copy_in and dbha_session_copy_out. */
+int dbha__session_open_stream(dbha_session *s, const char *what, enum stream_kind kind, const dbha_request *request,
+                              dbha_error *err);
+
+/* A step on its way: its deadline, and what is known of the statement. */
+void dbha__session_step(dbha_session *s, struct statement *st, dbha_request *request, int timeout_ms, PGresult **result,
+                        dbha_error *err);
+
 /* One statement, entered: dbha_session_exec and whatever is built on it. */
 int dbha__session_run(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 
@@ -81,8 +113,8 @@ int dbha__session_run(dbha_session *s, const dbha_request *request, PGresult **r
 int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 
-/* A transaction begins, of which nothing is known yet. */
-void dbha__session_forget_transaction(dbha_session *s);
+/* Nothing is known of the transaction that may begin now. */
+void dbha__session_new_transaction(dbha_session *s);
 
 /* Begins, entered; nothing is sent. */
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err);

@@ -7,6 +7,7 @@
 
 #include "error.h"
 #include "exec.h"
+#include "mark.h"
 #include "session.h"
 #include "verb.h"
 
@@ -57,6 +58,10 @@ static void follow(dbha_session *s, const struct statement *st)
 		return;
 	if (!s->slot)
 		dbha__session_hold(s, st->kept);
+	if (st->stream && st->stream->kind != STREAM_NONE) {
+		s->tx = st->begins ? TX_OPEN : s->tx;
+		return;
+	}
 	if (dbha__conn_state(st->kept->conn) == CONN_IN_TRANSACTION) {
 		s->tx = TX_OPEN;
 		return;
@@ -77,17 +82,36 @@ static void note(dbha_session *s, const char *sql)
 }
 
 /*
- * The mark is asked for until the transaction has one. Not behind what cannot have written: the question takes a snapshot, and in
- * a REPEATABLE READ transaction the snapshot has to wait for the first query of the caller's (behind a LOCK TABLE, say).
+ * The mark is asked for until the transaction has one. On a standby as well, where it has none: the server may have been promoted without
+ * our having heard of it. Not behind what cannot have written: the question takes a snapshot, and in a REPEATABLE READ
+ * transaction the snapshot has to wait for the first query of the caller's (behind a LOCK TABLE, say).
  */
 static struct xact_mark *wanted_mark(dbha_session *s, const char *sql)
 {
 	return s->read_only || s->mark.xid || dbha__verb(sql) == VERB_QUIET ? NULL : &s->mark;
 }
 
-static void mark(dbha_session *s, const struct statement *st, int code)
+/* With a stream the mark cannot travel: it is asked for behind its end, since nothing else may tell what has been written. */
+static int learn_mark(dbha_session *s, const struct statement *st, int code)
 {
-	s->unmarked = s->unmarked || (code == DBHA_OK && st->unmarked && !s->mark.xid);
+	bool ended = st->stream && st->stream->kind == STREAM_NONE;
+	struct xact_mark *mark = wanted_mark(s, st->request->sql);
+	if (!ended || code != DBHA_OK || s->tx != TX_OPEN || !mark || atomic_load(&s->h->marks_refused))
+		return code;
+	struct statement question;
+	PGresult *result = NULL;
+	dbha_request rq = {.size = sizeof rq, .sql = dbha__mark_sql(), .intent = DBHA_WRITE};
+	dbha__session_statement(s, &question, &rq, &result, st->err);
+	question.call.deadline = st->call.deadline;
+	question.in_transaction = true;
+	code = dbha__statement_run_on_kept(&question);
+	bool refused = code == DBHA_OK ? !dbha__mark_read(result, mark) && dbha__mark_is_there(result)
+	                               : code == DBHA_ERR_SERVER && strncmp(st->err->sqlstate, "42", 2) == 0;
+	if (refused)
+		atomic_store(&s->h->marks_refused, true);
+	PQclear(result);
+	follow(s, &question);
+	return code;
 }
 
 /*
@@ -96,7 +120,7 @@ static void mark(dbha_session *s, const struct statement *st, int code)
  */
 static bool begins_again(dbha_session *s, struct statement *st)
 {
-	if (st->connection_lost || !(st->mark_refused || st->plan_lost))
+	if (st->connection_lost || !(st->mark_refused || st->unprepared))
 		return false;
 	if (s->slot && !dbha__exec_command(s->slot->conn, "ROLLBACK", st->call.deadline)) {
 		st->connection_lost = true;
@@ -134,15 +158,15 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 		st.begins = st.in_transaction = true;
 		st.may_commit = dbha__verb(rq->sql) == VERB_PREPARE_TRANSACTION;
 		st.mark = wanted_mark(s, rq->sql);
+		dbha__session_opening(s, &st);
 		code = s->slot ? dbha__statement_run_on_kept(&st) : dbha__statement_run(&st);
 	} while (code != DBHA_OK && ++round < ROUNDS_MAX && begins_again(s, &st));
-	mark(s, &st, code);
 	follow(s, &st);
 	if (s->tx == TX_BEGUN && code == DBHA_OK)
 		s->tx = TX_NONE; /* it has ended it itself: PREPARE TRANSACTION */
 	else if (s->tx == TX_BEGUN)
 		s->tx = code == DBHA_ERR_SERVER ? TX_FAILED : TX_LOST;
-	return as_rolled_back(s, code, err);
+	return as_rolled_back(s, learn_mark(s, &st, code), err);
 }
 
 static int run_in_transaction(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
@@ -152,10 +176,10 @@ static int run_in_transaction(dbha_session *s, const dbha_request *rq, PGresult 
 	st.call.intent = DBHA_WRITE;
 	st.in_transaction = true;
 	st.mark = wanted_mark(s, rq->sql);
+	dbha__session_opening(s, &st);
 	int code = dbha__statement_run_on_kept(&st);
-	mark(s, &st, code);
 	follow(s, &st);
-	return as_rolled_back(s, code, err);
+	return as_rolled_back(s, learn_mark(s, &st, code), err);
 }
 
 /* BEGIN as text does nothing that would last: it is run again, and after AND CHAIN. */
@@ -163,22 +187,16 @@ static bool begins_as_text(dbha_session *s, const char *sql)
 {
 	if (dbha__verb(sql) != VERB_BEGIN)
 		return false;
-	dbha__session_forget_transaction(s);
-	s->read_only = s->serializable = false;
+	dbha__session_new_transaction(s);
 	s->begin[0] = '\0';
 	if (strlen(sql) < sizeof s->begin)
 		memcpy(s->begin, sql, strlen(sql) + 1);
 	return true;
 }
 
-/* On the connection that the session is pinned to: once, since no other connection has what was set there. */
-static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
+/* The end of the connection that the session was pinned to is the end of what was set there. */
+static int as_state_lost(const dbha_session *s, int code, dbha_error *err)
 {
-	struct statement st;
-	dbha__session_statement(s, &st, rq, result, err);
-	st.in_transaction = begins_as_text(s, rq->sql);
-	int code = dbha__statement_run_on_kept(&st);
-	follow(s, &st);
 	if (code != DBHA_ERR_LOST || !s->state_lost)
 		return code;
 	char why[DBHA_MESSAGE_MAX];
@@ -189,30 +207,59 @@ static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result
 	                  s->lost_state, why);
 }
 
+/* On the connection that the session is pinned to: once, since no other connection has what was set there. */
+static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
+{
+	struct statement st;
+	dbha__session_statement(s, &st, rq, result, err);
+	st.in_transaction = begins_as_text(s, rq->sql);
+	dbha__session_opening(s, &st);
+	int code = dbha__statement_run_on_kept(&st);
+	follow(s, &st);
+	return as_state_lost(s, code, err);
+}
+
 static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
-	dbha__session_forget_transaction(s);
 	st.in_transaction = begins_as_text(s, rq->sql);
+	dbha__session_opening(s, &st);
 	int code = dbha__statement_run(&st);
 	if (st.call.last_name)
 		snprintf(s->node, sizeof s->node, "%s", st.call.last_name);
+	s->streaming.intent = st.call.intent;
+	s->streaming.attempts = st.call.sent;
 	follow(s, &st);
 	return code;
+}
+
+int dbha__session_go_on(dbha_session *s, struct statement *st)
+{
+	bool in_transaction = s->tx != TX_NONE;
+	int code = dbha__statement_run_on_kept(st);
+	/* It may have been sent while an earlier step was under way. */
+	s->streaming.canceled = s->cancel.sent = s->streaming.canceled || s->cancel.sent;
+	follow(s, st);
+	if (in_transaction)
+		code = as_rolled_back(s, learn_mark(s, st, code), st->err);
+	return as_canceled(s, as_state_lost(s, code, st->err), st->err);
 }
 
 static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	enum verb verb = dbha__verb(rq->sql);
-	if (verb == VERB_COPY)
+	if (verb == VERB_COPY && (!s->streaming.opening || s->streaming.open == STREAM_ROWS))
 		return dbha__fail(err, DBHA_ERR_USAGE, "COPY needs dbha_session_copy_in or dbha_session_copy_out");
 	if (s->tx != TX_NONE && verb == VERB_BEGIN)
 		return fail_as_server(err, "25001", false, "there is already a transaction in progress");
+	if (s->tx == TX_NONE)
+		dbha__session_new_transaction(s);
 	if (s->tx == TX_NONE && s->slot)
 		return run_pinned(s, rq, result, err);
 	if (s->tx == TX_NONE)
-		return dbha__verified_wanted(s->h, rq) ? dbha__verified_run(s, rq, result, err) : run_alone(s, rq, result, err);
+		return dbha__verified_wanted(s->h, rq) && !s->streaming.opening ? dbha__verified_run(s, rq, result, err)
+		                                                                : run_alone(s, rq, result, err);
 	if (verb == VERB_COMMIT || (verb == VERB_PREPARE_TRANSACTION && s->tx != TX_BEGUN))
 		return dbha__session_commit(s, rq, result, err);
 	if (verb == VERB_ROLLBACK)

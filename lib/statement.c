@@ -54,7 +54,7 @@ int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **r
 }
 
 /* What the message says beside the server's or libpq's own words. */
-static const char *advice_for(const struct retry *retry)
+static const char *advice_for(const struct retry *retry, bool continued)
 {
 	switch (retry->code) {
 	case DBHA_ERR_TIMEOUT:
@@ -62,7 +62,7 @@ static const char *advice_for(const struct retry *retry)
 	case DBHA_ERR_UNKNOWN:
 		return "; whether it was executed is unknown: do not repeat it unless that is harmless";
 	case DBHA_ERR_LOST:
-		return "; it was not executed";
+		return continued ? "; the rest of it did not come" : "; it was not executed";
 	default:
 		return "";
 	}
@@ -83,8 +83,8 @@ static int report(const struct statement *st, const struct attempt *attempt)
 	if (call->over_budget)
 		snprintf(refused, sizeof refused, "; not sent again: retry_budget (%d %% of the statements) is used up",
 		         h->config.options.retry_budget);
-	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry), refused,
-	           call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
+	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry, st->continued),
+	           refused, call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
 	if (retry->code == DBHA_ERR_SERVER)
 		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
 	err->retry_safe = retry->retry_safe && !call->maybe_done;
@@ -246,15 +246,13 @@ static int server_timeout_ms(const struct call *call)
 	return left < 1 ? 1 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
-/* A standby has nothing to write, and could not say where. Behind a pooler it may be another server by now. */
-static bool writes_nothing(const struct conn *conn)
-{
-	return conn->standby && conn->direct;
-}
-
 /* Sends it, alone or with what belongs to it. */
 static void send(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
+	if (st->step) {
+		st->step(st, conn, attempt);
+		return;
+	}
 	const dbha_request *rq = st->request;
 	/* A statement that commits on the way cannot run behind another one in the same message. */
 	bool limited = rq->flags & DBHA_SERVER_TIMEOUT && (st->in_transaction || dbha__retry_atomic(rq->sql));
@@ -262,7 +260,7 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .before = st->before,
 	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
 	    .request = rq,
-	    .mark = writes_nothing(conn) ? NULL : st->mark,
+	    .mark = st->mark,
 	};
 	if (!flush.before && !flush.mark && !limited) {
 		dbha__exec(conn, rq, st->call.deadline, attempt);
@@ -272,37 +270,55 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	if (flush.mark_refused)
 		atomic_store(&st->call.h->marks_refused, true);
 	st->mark_refused = flush.mark_refused;
-	st->plan_lost = flush.plan_lost;
-	if (flush.mark_known)
-		st->unmarked = false;
+	st->unprepared = flush.unprepared;
+}
+
+/*
+ * What a cancel request leaves behind. After the server has said that it stopped, and the request is known to have been acted on, the
+ * connection is as good as before. After any other answer it may have come too late for this statement: then nobody else gets
+ * the connection, although it is most likely in order. A pooler may pass the request on when it likes. A session that is
+ * bound to the connection goes on with it only if the request has been acted on; else what it holds there is given up.
+ */
+static void after_cancel(const struct statement *st, struct conn *conn, struct attempt *attempt)
+{
+	int64_t now = dbha__clock_now();
+	int64_t until = (now < st->call.deadline ? now : st->call.deadline) + CONN_DRAIN_US;
+	bool stopped = attempt->end == ATTEMPT_CANCELLED || strcmp(attempt->sqlstate, "57014") == 0;
+	bool settled = attempt->end != ATTEMPT_TIMEOUT && dbha__canceller_settle(conn, until);
+	if (!stopped || !settled || !conn->direct)
+		conn->cancel_pending = true;
+	if (attempt->end == ATTEMPT_OK && conn->late && !settled && st->keeps) {
+		dbha__attempt_timed_out(attempt);
+		attempt->answered = false;
+	}
+	attempt->in_doubt = conn->late && !settled;
 }
 
 static void attempt_on(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
 {
 	struct call *call = &st->call;
 	call->rounds++;
-	bool movable = call->intent == DBHA_READ && (!st->in_transaction || st->begins);
+	bool movable = call->intent == DBHA_READ && (!st->in_transaction || st->begins) && !st->continued;
 	atomic_store_explicit(&slot->movable, movable, memory_order_relaxed);
-	/* A reset in front of it may have told already. */
-	bool promoted = dbha__conn_was_promoted(slot->conn);
-	st->unmarked = st->mark != NULL;
 	if (st->mark && atomic_load_explicit(&call->h->marks_refused, memory_order_relaxed))
 		st->mark = NULL;
 	/* Once a COMMIT is sent, a cancel would only end the wait for a synchronous standby: it would be committed, and less safe. */
-	dbha__call_running(call, st->may_commit ? NULL : slot->conn);
+	atomic_store_explicit(&slot->conn->uncancelable, st->may_commit, memory_order_relaxed);
+	bool cancelable = call->cancel && !st->may_commit;
+	if (cancelable)
+		dbha__call_running(call, slot->conn);
 	send(st, slot->conn, attempt);
-	dbha__call_running(call, NULL);
-	bool canceled = strcmp(attempt->sqlstate, "57014") == 0;
-	if (call->cancel && call->cancel->sent && !canceled)
-		slot->conn->cancel_pending = true;
+	if (cancelable)
+		dbha__call_running(call, NULL);
+	if (slot->conn->late || (cancelable && call->cancel->sent))
+		after_cancel(st, slot->conn, attempt);
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);
 	call->sent += attempt->end != ATTEMPT_NOT_SENT;
 	/* A promotion elsewhere says that the primary we know may be stale: the sooner all are looked at, the better. */
-	if (dbha__conn_was_promoted(slot->conn) || promoted)
+	if (dbha__conn_was_promoted(slot->conn))
 		dbha__monitor_alarm(&call->h->monitor);
-	st->unmarked = st->unmarked && !writes_nothing(slot->conn);
 	/* Its caller is about to leave; the server need not go on for nobody. */
-	if (attempt->end == ATTEMPT_TIMEOUT && !st->may_commit)
+	if (attempt->end == ATTEMPT_TIMEOUT && !slot->conn->late && !st->may_commit)
 		dbha__canceller_send(slot->conn);
 }
 
@@ -319,13 +335,21 @@ static void refine(struct retry *retry, const struct attempt *attempt, bool read
 	}
 }
 
+/* The answer has begun, and is not over yet. */
+static bool goes_on(const struct statement *st, const struct attempt *attempt)
+{
+	return st->stream && attempt->end == ATTEMPT_OK && st->stream->kind != STREAM_NONE;
+}
+
 /* What an attempt means: for the connection, for the node, for the caller. */
 static void judge(struct statement *st, struct attempt *attempt)
 {
 	struct call *call = &st->call;
 	const dbha_request *rq = st->request;
-	count(call, attempt);
+	if (!goes_on(st, attempt))
+		count(call, attempt);
 	st->verdict = dbha__sqlstate_judge(attempt->end, attempt->sqlstate, attempt->answered);
+	st->verdict.keep = st->verdict.keep && !attempt->in_doubt;
 	*st->result = attempt->result;
 	if (attempt->end == ATTEMPT_OK)
 		return;
@@ -335,31 +359,29 @@ static void judge(struct statement *st, struct attempt *attempt)
 		dbha__monitor_alarm(&call->h->monitor);
 	/* A read that has turned into a write is judged as one. */
 	bool reads = call->intent == DBHA_READ;
+	bool copies = st->stream && st->stream->copies;
+	bool undone = st->stream && st->stream->undone;
 	struct statement_facts facts = {
 	    .reads = reads,
 	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
-	    .uncommitted = st->in_transaction && !st->may_commit,
+	    .uncommitted = undone || (st->in_transaction && !st->may_commit),
 	    /* In a transaction nothing can commit on the way, and an error of COMMIT itself has rolled back. */
-	    .atomic = reads || st->in_transaction || dbha__retry_atomic(rq->sql),
+	    .atomic = reads || copies || st->in_transaction || dbha__retry_atomic(rq->sql),
 	    .runs_code = !st->in_transaction && dbha__retry_runs_code(rq->sql),
 	};
 	st->retry = dbha__retry(attempt->end, &st->verdict, &facts);
 	refine(&st->retry, attempt, reads || facts.uncommitted);
 }
 
-static void ran_on(struct call *call, const struct dbha_conn *slot)
-{
-	call->last_node = dbha__call_node(call, slot);
-	call->last_name = slot->node_name;
-}
-
 /* Whether the session has to go on with this connection: it is in a transaction, or has left something of its own there. */
 static bool must_keep(const struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
 {
-	enum conn_state state = dbha__conn_state(slot->conn);
-	if (!st->keeps || state == CONN_UNUSABLE)
+	if (goes_on(st, attempt))
+		return true;
+	if (!st->keeps)
 		return false;
-	return state == CONN_IN_TRANSACTION || (attempt->end == ATTEMPT_OK && slot->conn->used);
+	enum conn_state state = dbha__conn_state(slot->conn);
+	return state == CONN_IN_TRANSACTION || (state == CONN_IDLE && attempt->end == ATTEMPT_OK && slot->conn->used);
 }
 
 /* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
@@ -375,7 +397,8 @@ static bool run_once(struct statement *st, int *code)
 	int node = dbha__call_node(call, slot);
 	if (call->last_node >= 0 && call->last_node != node)
 		STATS_ADD(&h->stats[node], reroutes, 1);
-	ran_on(call, slot);
+	call->last_node = node;
+	call->last_name = slot->node_name;
 
 	struct attempt attempt;
 	attempt_on(st, slot, &attempt);
@@ -389,7 +412,8 @@ static bool run_once(struct statement *st, int *code)
 		return true;
 	}
 	/* The pool may have it before the next attempt, which may be for this very node. */
-	bool over = st->retry.action == RETRY_REPORT && must_keep(st, slot, &attempt) && !standby_says_no(call, &attempt);
+	bool over = st->retry.action == RETRY_REPORT && must_keep(st, slot, &attempt) && !attempt.in_doubt &&
+	            !standby_says_no(call, &attempt);
 	if (over)
 		st->kept = slot;
 	else
@@ -428,7 +452,7 @@ int dbha__statement_run(struct statement *st)
  */
 static bool dead_before(const struct statement *st, struct dbha_conn *slot)
 {
-	return (st->may_commit || !st->in_transaction) && dbha__conn_is_dead(slot->conn);
+	return (st->may_commit || !st->in_transaction) && !st->continued && dbha__conn_is_dead(slot->conn);
 }
 
 static void not_sent(struct statement *st, struct attempt *attempt)
@@ -436,16 +460,16 @@ static void not_sent(struct statement *st, struct attempt *attempt)
 	dbha__attempt_begin(attempt);
 	attempt->end = ATTEMPT_NOT_SENT;
 	snprintf(attempt->message, sizeof attempt->message, "the server had closed the connection");
-	st->unmarked = st->mark_refused = st->plan_lost = false;
+	st->mark_refused = st->unprepared = false;
 }
 
 /* Whether the session can go on with its connection. */
 static bool goes_on_with(const struct statement *st, struct dbha_conn *slot, const struct attempt *attempt)
 {
-	if (dbha__conn_state(slot->conn) == CONN_UNUSABLE)
+	if (dbha__conn_state(slot->conn) == CONN_UNUSABLE && !goes_on(st, attempt))
 		return false;
 	/* News of the server, or of the transaction being read-only: what the session has there stays, but is for nobody else. */
-	bool read_only = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "25006") == 0;
+	bool read_only = attempt->end == ATTEMPT_ERROR && !attempt->in_doubt && strcmp(attempt->sqlstate, "25006") == 0;
 	slot->conn->doubtful = slot->conn->doubtful || read_only;
 	return st->verdict.keep || read_only;
 }
@@ -457,7 +481,8 @@ int dbha__statement_run_on_kept(struct statement *st)
 	struct attempt attempt;
 	dbha__call_set_deadline(call);
 	call->on_standby = slot->conn->standby;
-	ran_on(call, slot);
+	call->last_node = dbha__call_node(call, slot);
+	call->last_name = slot->node_name;
 	if (dead_before(st, slot))
 		not_sent(st, &attempt);
 	else

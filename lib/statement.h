@@ -13,6 +13,12 @@
 #include "outcome.h"
 #include "retry.h"
 #include "sqlstate.h"
+#include "stream.h"
+
+struct statement;
+
+/* What an attempt does instead of sending the request and waiting for its end: a step of a stream. */
+typedef void statement_step(struct statement *st, struct conn *conn, struct attempt *attempt);
 
 struct statement {
 	struct call call;
@@ -27,12 +33,16 @@ struct statement {
 	struct xact_mark *mark;     /* filled in where the transaction has written; NULL: not asked for */
 	struct dbha_conn *kept; /* in: the connection to run it on; out: the one that the session has to keep; NULL: none */
 	bool keeps;             /* may keep one */
+	statement_step *step;   /* NULL: none */
+	struct stream
+	    *stream;    /* what the step begins or goes on with; as long as that is in progress the connection is kept */
+	bool continued; /* an earlier call has begun it: nobody else can do it */
 	/* Out, of the last attempt. */
 	struct verdict verdict;
 	struct retry retry;
-	bool unmarked;     /* it may have written, and the mark is not known although it was wanted */
-	bool plan_lost;    /* it failed for a prepared statement that is no good any more, and would not again */
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
+	bool
+	    unprepared; /* a prepared statement of the library's was gone from its session; the next attempt prepares it anew */
 	bool connection_lost; /* the one in `kept` has been given back, it was no good any more */
 };
 

@@ -41,9 +41,9 @@ static int check_options(const char *what, const dbha_transaction_options *optio
 	return DBHA_OK;
 }
 
-void dbha__session_forget_transaction(dbha_session *s)
+void dbha__session_new_transaction(dbha_session *s)
 {
-	s->notified = s->unmarked = false;
+	s->read_only = s->serializable = s->notified = false;
 	memset(&s->mark, 0, sizeof s->mark);
 	memset(&s->last, 0, sizeof s->last);
 	s->cause[0] = '\0';
@@ -62,10 +62,10 @@ int dbha__session_begin(dbha_session *s, const char *what, const dbha_transactio
 		snprintf(err->sqlstate, sizeof err->sqlstate, "25001");
 		return err->code;
 	}
+	dbha__session_new_transaction(s);
 	s->tx = TX_BEGUN;
 	s->read_only = options->read_only;
 	s->serializable = options->isolation == DBHA_SERIALIZABLE;
-	dbha__session_forget_transaction(s);
 	snprintf(s->begin, sizeof s->begin, "BEGIN%s%s%s", isolation_words[options->isolation],
 	         options->read_only ? " READ ONLY" : "", options->deferrable ? " DEFERRABLE" : "");
 	return DBHA_OK;
@@ -118,7 +118,7 @@ struct row {
 static const dbha_request *make_row(dbha_session *s, struct row *row)
 {
 	dbha *h = s->h;
-	bool wrote = s->mark.xid || s->unmarked;
+	bool wrote = s->mark.xid || (atomic_load(&h->marks_refused) && !s->read_only);
 	row->token[0] = '\0';
 	if (!h->config.options.outcome_table || !wrote)
 		return NULL;
@@ -134,7 +134,7 @@ static int resolve(dbha_session *s, const struct statement *st, const struct row
                    dbha_error *err)
 {
 	char why[DBHA_WHY_MAX + 128];
-	if (!s->mark.xid && !s->unmarked && !s->notified)
+	if (!s->mark.xid && !atomic_load(&s->h->marks_refused) && !s->notified)
 		return fail_rolled_back(s, err, "its connection was lost during COMMIT; it had written nothing");
 	struct resolve what = {.mark = &s->mark, .deadline = st->call.deadline, .token = row->token[0] ? row->token : NULL};
 	enum outcome outcome = dbha__resolve(s->h, &what, why, sizeof why, err->node);
@@ -167,6 +167,15 @@ static int ended(dbha_session *s, PGresult *result, dbha_error *err)
 	return fail_rolled_back(s, err, s->last.code ? s->last.message : "it had failed before COMMIT");
 }
 
+/* With AND CHAIN it is of the same kind as the one before. */
+static void next_transaction(dbha_session *s)
+{
+	bool read_only = s->read_only, serializable = s->serializable;
+	dbha__session_new_transaction(s);
+	s->read_only = read_only;
+	s->serializable = serializable;
+}
+
 /* After COMMIT or ROLLBACK on the held connection; with AND CHAIN the next transaction is open there already. */
 static void follow_end(dbha_session *s, const struct statement *st)
 {
@@ -177,7 +186,7 @@ static void follow_end(dbha_session *s, const struct statement *st)
 	} else if (dbha__conn_state(s->slot->conn) == CONN_IN_TRANSACTION) {
 		s->tx = TX_OPEN;
 		s->used_before = s->slot->conn->used;
-		dbha__session_forget_transaction(s);
+		next_transaction(s);
 	} else {
 		dbha__session_settle(s);
 	}
@@ -188,7 +197,7 @@ static void chain(dbha_session *s, const char *sql)
 {
 	if (s->tx != TX_NONE || !dbha__verb_chains(sql))
 		return;
-	dbha__session_forget_transaction(s);
+	next_transaction(s);
 	s->tx = s->begin[0] ? TX_BEGUN : TX_FAILED;
 }
 
@@ -284,7 +293,7 @@ int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresul
 	/* Wherever it was, it is over: what a server does not hear of, it rolls back by itself. */
 	if (s->tx != TX_OPEN) {
 		s->tx = TX_NONE;
-		dbha__session_forget_transaction(s);
+		next_transaction(s);
 	}
 	chain(s, request->sql);
 	make_result(result);

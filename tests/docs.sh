@@ -44,6 +44,25 @@ readme_options() {
 		<("$build/examples/dbha" options --markdown | grep '^|')
 }
 
+# The tables of docs/retry.md are the library's.
+retry_tables() {
+	make -s -C "$build" tests/retry_table >"$work/make.log" 2>&1 || { cat "$work/make.log"; return 1; }
+	diff <(sed -n '/<!-- begin: tests\/retry_table/,/<!-- end: tests\/retry_table/p' docs/retry.md | grep -E '^[|#]') \
+		<("$build/tests/retry_table" | grep -E '^[|#]')
+}
+
+# Each class of errors that the server of this machine knows has a row there.
+retry_classes() {
+	local list class bad=0 n=0
+	list=$(pg_config --sharedir)/errcodes.txt
+	[ -e "$list" ] || list=$(printf '%s\n' /usr/share/postgresql/*/errcodes.txt | tail -n 1)
+	while read -r class; do
+		n=$((n + 1))
+		grep -q "^| $class\.\.\. |" docs/retry.md || { echo "no row for class $class"; bad=1; }
+	done < <(sed -n 's/^Section: Class \(..\).*/\1/p' "$list")
+	[ "$n" -gt 40 ] && return "$bad"
+}
+
 # Each public function has each line of the template.
 header_template() {
 	awk '
@@ -94,6 +113,8 @@ first_words() {
 
 check "the C programs of the README compile" readme_programs
 check "the table of options of the README is the library's" readme_options
+check "the tables of docs/retry.md are the library's" retry_tables
+check "each class of errors has a row in docs/retry.md" retry_classes
 check "each public function is documented by the template" header_template
 check "a manual page for each public function" manual_pages
 check "links lead somewhere" links

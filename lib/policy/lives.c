@@ -9,12 +9,6 @@ static struct incarnation life_of(const struct node_view *node)
 	};
 }
 
-/* Whether the probe's connection ended with it: a server that does not answer, or lets in nobody new, still holds the old one. */
-static bool ended(enum failure failure)
-{
-	return failure == FAILURE_LOST || failure == FAILURE_UNREACHABLE || failure == FAILURE_STARTING;
-}
-
 /* Whether it goes on with the life in which it was seen last; a promotion does not end one. */
 static bool same_life(const struct node_view *node, const struct observation *o)
 {
@@ -31,11 +25,8 @@ void dbha__lives_look(struct node_view *node, const struct observation *o)
 		node->unwatched = true;
 	if (o->failure == FAILURE_STARTING)
 		node->unwatched = true; /* it is coming up, and may have been up when nobody looked */
-	if (o->failure != FAILURE_NONE) {
-		if (ended(o->failure) && node->role == DBHA_ROLE_STANDBY)
-			node->followed = 0;
+	if (o->failure != FAILURE_NONE)
 		return;
-	}
 	bool same = same_life(node, o);
 	if (same)
 		node->unwatched = false;

@@ -29,7 +29,9 @@ bool dbha__outcome_table_quote(const char *name, char quoted[OUTCOME_TABLE_MAX])
 	int n = quote_part(name, quoted);
 	if (n && name[n] == '.') {
 		const char *table = name + n + 1;
-		strcat(quoted, ".");
+		size_t used = strlen(quoted);
+		quoted[used] = '.';
+		quoted[used + 1] = '\0';
 		n = quote_part(table, quoted);
 		name = table;
 	}

@@ -29,7 +29,7 @@ bool dbha__retry_runs_code(const char *sql)
 /* What the server did, in the light of what the statement is. */
 static enum effect effect_on(enum attempt_end end, const struct verdict *verdict, const struct statement_facts *facts)
 {
-	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL;
+	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL || end == ATTEMPT_CANCELLED;
 	if (facts->reads)
 		return EFFECT_NONE;
 	if (facts->uncommitted)
@@ -47,7 +47,7 @@ static int code_of(enum attempt_end end, enum effect effect, const struct verdic
 		return DBHA_OK;
 	if (end == ATTEMPT_NO_CONNECTION)
 		return DBHA_ERR_NO_NODE;
-	if (end == ATTEMPT_TIMEOUT)
+	if (end == ATTEMPT_TIMEOUT || end == ATTEMPT_CANCELLED)
 		return DBHA_ERR_TIMEOUT;
 	bool said_no = end == ATTEMPT_ERROR || end == ATTEMPT_FATAL;
 	if (said_no && (verdict->keep || effect != EFFECT_UNKNOWN))
@@ -77,9 +77,5 @@ struct retry dbha__retry(enum attempt_end end, const struct verdict *verdict, co
 
 bool dbha__retry_transaction(const char *sqlstate)
 {
-	static const char *const codes[] = {"40001", "40P01", "40000", "25006", "57P01", "57P02", "57P03"};
-	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
-		if (strcmp(sqlstate, codes[i]) == 0)
-			return true;
-	return strncmp(sqlstate, "08", 2) == 0;
+	return dbha__sqlstate_transaction(sqlstate);
 }

@@ -49,7 +49,7 @@ bool dbha__retry_atomic(const char *sql);
  */
 bool dbha__retry_runs_code(const char *sql);
 
-/* Whether a transaction that failed with this error, and is rolled back, may end better when it is run again as a whole. */
+/* Whether a transaction that failed with this error, and is rolled back, is to be run again as a whole: policy/contract. */
 bool dbha__retry_transaction(const char *sqlstate);
 
 #endif

@@ -175,16 +175,6 @@ unsigned dbha__sessionstate_after(unsigned used, unsigned hinted, const char *ta
 	return used;
 }
 
-bool dbha__sessionstate_deallocates(const char *tag)
-{
-	return begins(tag, "DISCARD ALL") || begins(tag, "DEALLOCATE ALL");
-}
-
-bool dbha__sessionstate_resets(const char *tag)
-{
-	return begins(tag, "DISCARD ALL") || begins(tag, "RESET");
-}
-
 unsigned dbha__sessionstate_survivors(unsigned used)
 {
 	return used & (unsigned)(USE_LOCKS | USE_PREPARED | USE_LIBRARY | USE_ASKED);

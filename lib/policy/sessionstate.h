@@ -31,12 +31,6 @@ unsigned dbha__sessionstate_hints(const char *sql);
  */
 unsigned dbha__sessionstate_after(unsigned used, unsigned hints, const char *tag);
 
-/* Whether a statement with this tag takes away every prepared statement of its session, the library's own too. */
-bool dbha__sessionstate_deallocates(const char *tag);
-
-/* Whether it may have set the settings back to what they were at the beginning: also those that the library has made. */
-bool dbha__sessionstate_resets(const char *tag);
-
 /* Of what was set in a transaction that was rolled back, what stays: it is not transactional. */
 unsigned dbha__sessionstate_survivors(unsigned used);
 

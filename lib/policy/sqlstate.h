@@ -1,9 +1,8 @@
 /*
- * sqlstate: what a failed attempt means. One table.
+ * sqlstate: what a failed attempt means, by the tables of policy/contract.
  *
- * For every SQLSTATE that matters, and for every way a connection can end: did the server do it, is the connection still
- * good, does the node have to be looked at, and is it worth trying here, elsewhere, or not at all. The sources are
- * PostgreSQL's documentation, appendix A (error codes), and its tcop/postgres.c.
+ * For every SQLSTATE, and for every way a connection can end: did the server do it, is the connection still good, does the
+ * node have to be looked at, and is it worth trying here, elsewhere, or not at all.
  */
 #ifndef DBHA_POLICY_SQLSTATE_H
 #define DBHA_POLICY_SQLSTATE_H
@@ -19,6 +18,7 @@ enum attempt_end {
 	ATTEMPT_LOST,          /* the connection ended after the statement had been sent, without an answer */
 	ATTEMPT_TIMEOUT,       /* the deadline passed after it had been sent */
 	ATTEMPT_FATAL,         /* the server, or a pooler, gave an error and ended the connection; see the SQLSTATE */
+	ATTEMPT_CANCELLED,     /* the deadline passed, the server was asked to stop the statement, and said that it has */
 };
 
 /* What the server did with the statement. */
@@ -46,5 +46,8 @@ struct verdict {
  * that the statement itself had been done and only its commit is open.
  */
 struct verdict dbha__sqlstate_judge(enum attempt_end end, const char *sqlstate, bool answered);
+
+/* Whether a transaction that failed with this error, and is rolled back, may end better when it is run again as a whole. */
+bool dbha__sqlstate_transaction(const char *sqlstate);
 
 #endif

@@ -84,11 +84,11 @@ struct node_view {
 	bool disputed;       /* one of two primaries on one timeline */
 	bool read_only;
 	bool was_writable; /* a primary that has been seen with sessions that write: read-only ones may be for a while */
+	bool unwatched;    /* since its last answer it may have had a life that nobody saw */
 	uint32_t timeline;
+	uint32_t followed; /* the timeline of which it was a standby in this very life, see policy/lives; 0: not known */
 	uint64_t lsn;
 	uint64_t replay_lsn; /* of a primary, see struct observation */
-	uint32_t followed;   /* the timeline of which it was a standby in this very life, see policy/lives; 0: not known */
-	bool unwatched;      /* since its last answer it may have had a life that nobody saw */
 	uint64_t system_identifier;
 	int64_t started_us;
 	int64_t latency_us;    /* of the last answer; -1: never answered */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backoff.h"
+#include "canceller.h"
 #include "clock.h"
 
 #define MAINTAIN_US ((int64_t)1000000)
@@ -172,6 +173,7 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	attempt->slot = NULL;
 	slot->conn = dbha__dial_take(&attempt->dial);
 	slot->conn->patrolled = may_patrol(connector);
+	slot->conn->ask_to_stop = dbha__canceller_send;
 	slot->pool = pool;
 	slot->handle = connector->handle;
 	slot->node_name = dbha__monitor_name(connector->monitor, node);

@@ -6,11 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cancel.h"
+#include "canceller.h"
 #include "clock.h"
 #include "wake.h"
 
 /* How long a caller waits while another thread does what there is to do, before it looks whether it is its turn. */
-#define LOOK_UP_US 5000
+#define LOOK_UP_US  5000
+/* Cancel requests of one patrol; no more would be sent at one time. */
+#define CANCELS_MAX 16
 
 /* A caller in the queue, on its own stack. */
 struct waiter {
@@ -417,23 +421,53 @@ static void cut_off_used(struct pool *pool)
 	}
 }
 
+/*
+ * One connection on the patrol's way. Returns when to look again; CLOCK_NEVER: nobody waits. *cancel: a request to send once the lock
+ * has been given back. It is made here, because the lock keeps the connection from being closed, and before the wait is told
+ * of it, so that who has been told finds it pending.
+ */
+static int64_t look_at(struct dbha_conn *slot, int64_t now, struct conn_cancel **cancel)
+{
+	overdue_word *word = &slot->conn->wait_until;
+	int64_t seen = atomic_load_explicit(word, memory_order_acquire);
+	if (!slot->used || seen == 0 || seen == OVERDUE_CUT)
+		return CLOCK_NEVER;
+	if (seen > now)
+		return seen;
+	bool cancelable = !atomic_load_explicit(&slot->conn->uncancelable, memory_order_relaxed);
+	if (seen > 0 && cancelable) {
+		struct conn_cancel *request = cancel ? dbha__conn_cancel_new(slot->conn) : NULL;
+		if (!dbha__overdue_step(word, seen, -seen)) {
+			dbha__conn_cancel_free(request);
+			return CLOCK_NEVER;
+		}
+		if (cancel)
+			*cancel = request;
+		seen = -seen;
+	}
+	if (seen < 0 && now < -seen + CONN_DRAIN_US)
+		return -seen + CONN_DRAIN_US;
+	if (dbha__overdue_step(word, seen, OVERDUE_CUT))
+		cut(slot);
+	return CLOCK_NEVER;
+}
+
 int64_t dbha__pool_patrol(struct pool *pool, int64_t now)
 {
+	struct conn_cancel *requests[CANCELS_MAX];
+	int n = 0;
 	int64_t next = now + CONN_PATROL_US;
 	dbha__mutex_lock(&pool->lock);
 	for (struct dbha_conn *slot = pool->all; slot; slot = slot->all_next) {
-		int64_t until = atomic_load_explicit(&slot->conn->wait_until_us, memory_order_relaxed);
-		if (!slot->used || until == 0)
-			continue;
-		if (until <= now) {
-			/* A call that ends just now does not give the connection back for use: see dbha__pool_release. */
-			atomic_store_explicit(&slot->conn->overdue, true, memory_order_release);
-			cut(slot);
-		} else if (until < next) {
-			next = until;
-		}
+		struct conn_cancel *request = NULL;
+		int64_t again = look_at(slot, now, n < CANCELS_MAX ? &request : NULL);
+		next = again < next ? again : next;
+		if (request)
+			requests[n++] = request;
 	}
 	dbha__mutex_unlock(&pool->lock);
+	for (int i = 0; i < n; i++)
+		dbha__canceller_start(requests[i]);
 	return next;
 }
 

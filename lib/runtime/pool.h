@@ -127,8 +127,8 @@ void dbha__pool_connect_failed(struct pool *pool, const char *why, int64_t now);
 struct dbha_conn *dbha__pool_expired(struct pool *pool, int64_t now);
 
 /*
- * The patrol: cuts the connections whose users wait for an answer beyond their deadline. Returns when to come again, at most
- * CONN_PATROL_US from now.
+ * The patrol: where somebody waits for an answer beyond his deadline it asks the server to stop, and CONN_DRAIN_US later it cuts the
+ * connection. Returns when to come again, at most CONN_PATROL_US from now.
  */
 int64_t dbha__pool_patrol(struct pool *pool, int64_t now);
 

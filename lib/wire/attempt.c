@@ -13,6 +13,7 @@ void dbha__attempt_begin(struct attempt *attempt)
 	attempt->answered = false;
 	attempt->prepared_only = false;
 	attempt->copied_out = false;
+	attempt->in_doubt = false;
 	attempt->sqlstate[0] = '\0';
 	attempt->message[0] = '\0';
 }
@@ -55,7 +56,8 @@ void dbha__attempt_refuse_copy(struct conn *conn, struct attempt *attempt, PGres
 	dbha__conn_cut(conn);
 	attempt->end = ATTEMPT_ERROR;
 	snprintf(attempt->sqlstate, sizeof attempt->sqlstate, "0A000");
-	snprintf(attempt->message, sizeof attempt->message, "COPY needs a connection of its own: use dbha_acquire");
+	snprintf(attempt->message, sizeof attempt->message,
+	         "COPY needs a conversation: use dbha_session_copy_in or dbha_session_copy_out");
 }
 
 /*
@@ -103,12 +105,53 @@ void dbha__attempt_judge(struct conn *conn, struct attempt *attempt)
 		dbha__attempt_lost(conn, attempt);
 }
 
-void dbha__attempt_timed_out(struct attempt *attempt)
+static void end_late(struct attempt *attempt, enum attempt_end end, const char *message)
 {
 	PQclear(attempt->result);
 	attempt->result = NULL;
-	attempt->end = ATTEMPT_TIMEOUT;
-	snprintf(attempt->message, sizeof attempt->message, "no answer before the deadline of the call");
+	attempt->end = end;
+	snprintf(attempt->message, sizeof attempt->message, "%s", message);
+}
+
+void dbha__attempt_timed_out(struct attempt *attempt)
+{
+	end_late(attempt, ATTEMPT_TIMEOUT, "no answer before the deadline of the call");
+}
+
+void dbha__attempt_judge_late(const struct conn *conn, struct attempt *attempt)
+{
+	if (attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0)
+		end_late(attempt, ATTEMPT_CANCELLED, "not done before the deadline of the call, and stopped");
+	else if (attempt->end == ATTEMPT_OK && conn->unreplicated)
+		end_late(attempt, ATTEMPT_TIMEOUT,
+		         "committed, but not confirmed by the synchronous standby before the deadline of the call");
+	else if (attempt->end == ATTEMPT_LOST)
+		dbha__attempt_timed_out(attempt);
+}
+
+bool dbha__attempt_mend_cache(struct conn *conn, const PGresult *result, const char *name)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+	const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+	bool gone = state && strcmp(state, "26000") == 0 && message && strstr(message, name);
+	bool bent = state && strcmp(state, "0A000") == 0 && function && strcmp(function, "RevalidateCachedQuery") == 0;
+	if (gone)
+		dbha__stmtcache_clear(conn->statements);
+	else if (bent)
+		dbha__stmtcache_refused(conn->statements, name);
+	return gone || bent;
+}
+
+/* Two tags undo what the library itself has left there. */
+static void follow_tag(struct conn *conn, const char *tag)
+{
+	if (strcmp(tag, "DISCARD ALL") == 0 || strcmp(tag, "DEALLOCATE ALL") == 0)
+		dbha__stmtcache_clear(conn->statements);
+	/* Reported by PostgreSQL 14 and newer, whoever has changed it. Behind a pooler nothing was set. */
+	const char *read_only = PQparameterStatus(conn->pg, "default_transaction_read_only");
+	if (conn->read_only_set && read_only && strcmp(read_only, "off") == 0)
+		conn->read_only_set = false;
 }
 
 /* What the statement has left in its session. The common ones leave nothing, and that is seen at once. */
@@ -121,28 +164,9 @@ void dbha__attempt_note_use(struct conn *conn, const dbha_request *rq, unsigned 
 		return;
 	}
 	bool tagged = PQresultStatus(attempt->result) == PGRES_COMMAND_OK;
-	if (!hints && !tagged)
-		return;
 	const char *tag = tagged ? PQcmdStatus(attempt->result) : "";
-	conn->used = dbha__sessionstate_after(conn->used, hints, tag);
-	/* Ours goes with theirs; what is asked for next is prepared, and set, again. */
-	if (conn->statements && dbha__sessionstate_deallocates(tag))
-		dbha__stmtcache_forget_all(conn->statements);
-	if (dbha__sessionstate_resets(tag))
-		conn->read_only_set = false;
-}
-
-/*
- * Two errors of a prepared statement are about the preparation, and say that nothing was executed: the server no longer
- * has it (26000), or its result changed shape with a table ("cached plan must not change result type", which has only the
- * general code 0A000; the name of the function that raised it is not translated, unlike the text).
- */
-bool dbha__attempt_is_of_plan(const PGresult *result, const char *name)
-{
-	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-	const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
-	if (sqlstate && strcmp(sqlstate, "26000") == 0)
-		return message && strstr(message, name);
-	return sqlstate && strcmp(sqlstate, "0A000") == 0 && function && strcmp(function, "RevalidateCachedQuery") == 0;
+	if (tag[0] == 'D' || tag[0] == 'R' || tag[0] == 'S')
+		follow_tag(conn, tag);
+	if (hints || tagged)
+		conn->used = dbha__sessionstate_after(conn->used, hints, tag);
 }

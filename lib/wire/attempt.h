@@ -14,8 +14,9 @@ struct attempt {
 	enum attempt_end end;
 	PGresult *result;           /* with ATTEMPT_OK, _ERROR and _FATAL; the caller's */
 	bool answered;              /* the statement's own result had come before the end */
-	bool prepared_only;         /* ATTEMPT_TIMEOUT while preparing: the statement itself was never sent */
+	bool prepared_only;         /* ATTEMPT_TIMEOUT or _CANCELLED while preparing: the statement itself was never sent */
 	bool copied_out;            /* ATTEMPT_ERROR: a COPY TO, refused by us after the server had begun with it */
+	bool in_doubt;              /* a cancel request is still on its way: the connection is of no use to anybody */
 	char sqlstate[6];           /* "" where the server gave none */
 	char message[DBHA_WHY_MAX]; /* one line, the server's or libpq's; "" with ATTEMPT_OK */
 };
@@ -42,11 +43,23 @@ void dbha__attempt_lost(struct conn *conn, struct attempt *attempt);
 bool dbha__attempt_is_copy(const PGresult *result);
 void dbha__attempt_refuse_copy(struct conn *conn, struct attempt *attempt, PGresult *result);
 
-/* The deadline has passed. */
+/* The deadline has passed, and nothing has come. */
 void dbha__attempt_timed_out(struct attempt *attempt);
 
-/* Whether an error is about the preparation of this statement only, so that it was not executed and unprepared would be. */
-bool dbha__attempt_is_of_plan(const PGresult *result, const char *name);
+/*
+ * The last word on an attempt, for conn->late: behind the deadline, when the server had been asked to stop, its answer counts as
+ * at any other time. But a commit that was stopped in its wait for a synchronous standby is called done by the server and
+ * is less than the caller has asked for.
+ */
+void dbha__attempt_judge_late(const struct conn *conn, struct attempt *attempt);
+
+/*
+ * Two errors of a prepared statement are about the preparation, and say that nothing was executed. Where `result` is one of them for
+ * `name`, the cache is mended and it is true. The server no longer has it (26000): then it has lost the others too, as a
+ * rule. Or its result changed shape with a table ("cached plan must not change result type", which has only the general
+ * code 0A000; the name of the function that raised it is not translated, unlike the text).
+ */
+bool dbha__attempt_mend_cache(struct conn *conn, const PGresult *result, const char *name);
 
 /* What a statement has left in its session, see policy/sessionstate. hints: of its text. */
 void dbha__attempt_note_use(struct conn *conn, const dbha_request *request, unsigned hints,

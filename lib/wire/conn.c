@@ -9,13 +9,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "cancel.h"
 #include "stmtcache.h"
 
-/* A library prints nothing: libpq's default would write notices to stderr. */
-static void drop_notice(void *arg, const PGresult *result)
+/*
+ * A library prints nothing: libpq's default would write notices to stderr. One of them takes the meaning out of a success: a
+ * commit whose wait for a synchronous standby was cancelled is reported as done, behind a warning. Its text is translated,
+ * the name of the function that raised it is not.
+ */
+static void take_notice(void *arg, const PGresult *result)
 {
-	(void)arg;
-	(void)result;
+	struct conn *conn = arg;
+	const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+	if (function && strcmp(function, "SyncRepWaitForLSN") == 0)
+		conn->unreplicated = true;
 }
 
 /* Keywords and values for PQconnectStartParams: the user's, then this one host. The caller frees both arrays. */
@@ -60,9 +67,11 @@ struct conn *dbha__conn_start(const struct config *config, const struct config_n
 	if (!conn)
 		return NULL;
 	conn->guard_fd = -1;
+	conn->cancels = dbha__cancel_count_new();
 	if (statements > 0)
 		conn->statements = dbha__stmtcache_new(statements);
-	if ((statements == 0 || conn->statements) && make_params(config, node, address, &keywords, &values))
+	if (conn->cancels && (statements == 0 || conn->statements) &&
+	    make_params(config, node, address, &keywords, &values))
 		conn->pg = PQconnectStartParams(keywords, values, 0);
 	free(keywords);
 	free(values);
@@ -70,7 +79,7 @@ struct conn *dbha__conn_start(const struct config *config, const struct config_n
 		dbha__conn_close(conn);
 		return NULL;
 	}
-	PQsetNoticeReceiver(conn->pg, drop_notice, NULL);
+	PQsetNoticeReceiver(conn->pg, take_notice, conn);
 	/* libpq keeps the SQLSTATE of a refused connection to itself; the verbose form of its message has it. */
 	PQsetErrorVerbosity(conn->pg, PQERRORS_VERBOSE);
 	return conn;
@@ -229,7 +238,7 @@ void dbha__conn_lend(struct conn *conn)
 void dbha__conn_take_back(struct conn *conn)
 {
 	PQsetnonblocking(conn->pg, 1);
-	PQsetNoticeReceiver(conn->pg, drop_notice, NULL);
+	PQsetNoticeReceiver(conn->pg, take_notice, conn);
 	PQuntrace(conn->pg);
 }
 
@@ -248,24 +257,6 @@ void dbha__conn_cut_off(struct conn *conn)
 	dbha__conn_cut(conn);
 }
 
-/* The opaque type is libpq's own under a name of the house: other floors do not see libpq. */
-struct conn_cancel *dbha__conn_cancel_new(const struct conn *conn)
-{
-	return (struct conn_cancel *)PQgetCancel(conn->pg);
-}
-
-void dbha__conn_cancel_run(struct conn_cancel *cancel)
-{
-	char why[256];
-	PQcancel((PGcancel *)cancel, why, sizeof why);
-	dbha__conn_cancel_free(cancel);
-}
-
-void dbha__conn_cancel_free(struct conn_cancel *cancel)
-{
-	PQfreeCancel((PGcancel *)cancel);
-}
-
 void dbha__conn_close(struct conn *conn)
 {
 	if (!conn)
@@ -275,6 +266,7 @@ void dbha__conn_close(struct conn *conn)
 		PQfinish(conn->pg);
 	if (conn->guard_fd >= 0)
 		close(conn->guard_fd);
+	dbha__cancel_count_drop(conn->cancels);
 	dbha__stmtcache_free(conn->statements);
 	free(conn);
 }

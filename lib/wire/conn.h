@@ -14,8 +14,10 @@
 #include <libpq-fe.h>
 
 #include "config.h"
+#include "overdue.h"
 #include "topology.h"
 
+struct cancel_count;
 struct stmtcache;
 
 struct conn {
@@ -26,14 +28,14 @@ struct conn {
 	 * another thread at once; what a second thread shuts down must be this one, which only dbha__conn_close closes.
 	 */
 	int guard_fd;
-	/*
-	 * Arming and disarming the timer of poll(2) costs half a microsecond, as much as all the rest of the library's work on a
-	 * statement. So a long wait on a connection that is patrolled has no timer: wait_until_us says when the wait has to
-	 * end (0: nobody waits), and whoever patrols the pool (dbha__pool_patrol) then sets `overdue` and cuts the connection.
-	 */
-	bool patrolled;
-	_Atomic int64_t wait_until_us;
-	_Atomic bool overdue;
+	bool patrolled; /* a long wait needs no timer, see overdue.h */
+	overdue_word wait_until;
+	struct cancel_count *cancels; /* of the requests to stop what it does, see cancel.h */
+	/* Sends such a request on a thread of its own; false: it could not. NULL: none is ever sent. A floor up there are threads. */
+	bool (*ask_to_stop)(const struct conn *conn);
+	_Atomic bool uncancelable; /* what runs is a COMMIT: no request is sent at its deadline */
+	bool late;           /* of the statement in progress: its deadline has passed, and the server was asked to stop */
+	bool unreplicated;   /* of the same: it was committed, but its wait for a synchronous standby was broken off */
 	bool direct;         /* the backend is the one libpq was told of: no pooler shares it with others */
 	bool standby;        /* when it was asked last, the server was one */
 	bool read_only_set;  /* we have set default_transaction_read_only for this session */
@@ -52,6 +54,12 @@ struct conn {
 
 /* A patrol comes by at least this often; it is relied on for what ends later than two of them from now. */
 #define CONN_PATROL_US ((int64_t)1000000)
+/*
+ * How long a server that was asked to stop at a deadline may take to say what has become of the statement. A call has to
+ * return within 50 ms of its deadline, and 20 of these are for what comes before and after on a busy machine; a server
+ * in the same region answers within a few.
+ */
+#define CONN_DRAIN_US  ((int64_t)30000)
 
 enum conn_poll {
 	CONN_WANT_READ,
@@ -127,15 +135,6 @@ void dbha__conn_cut(struct conn *conn);
  * delivering, and a statement that was sent into a black hole would be executed when the old primary is back.
  */
 void dbha__conn_cut_off(struct conn *conn);
-
-/*
- * A cancel request for what the connection is doing now; it outlives the connection. NULL: there is nothing to cancel.
- * dbha__conn_cancel_run sends it, blocking for as long as the network likes, and frees it.
- */
-struct conn_cancel;
-struct conn_cancel *dbha__conn_cancel_new(const struct conn *conn);
-void dbha__conn_cancel_run(struct conn_cancel *cancel);
-void dbha__conn_cancel_free(struct conn_cancel *cancel);
 
 /* Says good-bye and frees. Does not block. NULL is allowed. */
 void dbha__conn_close(struct conn *conn);

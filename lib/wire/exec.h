@@ -11,7 +11,10 @@
 #include "conn.h"
 #include "dbha.h"
 
-/* Blocks until the statement ends, or until `deadline` (monotonic us) and no later. */
+/*
+ * Blocks until the statement ends, or until `deadline` (monotonic us); then the server is asked to stop, and has CONN_DRAIN_US
+ * to say what has become of the statement, see dbha__wait_drain.
+ */
 void dbha__exec(struct conn *conn, const dbha_request *request, int64_t deadline, struct attempt *attempt);
 
 /* Runs a statement of the library's own. True if the server did it before the deadline. */

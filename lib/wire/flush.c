@@ -27,6 +27,7 @@ struct pipeline {
 	struct flush *flush;
 	struct attempt *attempt;
 	int64_t deadline;
+	bool drained; /* the deadline has been put off */
 	int n;
 	struct item items[ITEMS_MAX];
 };
@@ -109,23 +110,14 @@ static bool send_all(struct pipeline *p, unsigned *hints)
 
 /* ---- collecting -------------------------------------------------------------------------------------------- */
 
-/* Its xid stays 0 where the transaction has none yet. */
-static void take_mark(struct flush *flush, const PGresult *result)
-{
-	flush->mark_known = dbha__mark_read(result, flush->mark) || (PQntuples(result) == 1 && PQgetisnull(result, 0, 0));
-}
-
-/* The first error, which ends all of it. */
-static void take_failure(struct pipeline *p, const struct item *item, const PGresult *result)
+/*
+ * Whether it was the server who will not answer this question: it has no such function, or the role may not call it (class 42). A
+ * connection that was lost in the middle of the answer, a cancel or a shutdown would say something of this one time only.
+ */
+static bool refuses(const PGresult *result)
 {
 	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-	if (item->name[0] && dbha__attempt_is_of_plan(result, item->name)) {
-		/* What the server may still have under that name is never used again. */
-		dbha__stmtcache_refused(p->conn->statements, item->name);
-		p->flush->plan_lost = true;
-	} else if (item->kind == ITEM_MARK && sqlstate && strncmp(sqlstate, "42", 2) == 0) {
-		p->flush->mark_refused = true;
-	}
+	return sqlstate && strncmp(sqlstate, "42", 2) == 0;
 }
 
 /* One result of one item. */
@@ -134,26 +126,39 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 	struct attempt *attempt = p->attempt;
 	ExecStatusType status = PQresultStatus(result);
 	bool failed = status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
-	bool first_failure = failed && attempt->end == ATTEMPT_OK;
+	bool unprepared =
+	    failed && item->kind != ITEM_PREPARE && item->name[0] && dbha__attempt_mend_cache(p->conn, result, item->name);
 	if (item->kind == ITEM_PREPARE && !failed && status != PGRES_PIPELINE_ABORTED)
 		dbha__stmtcache_prepared(p->conn->statements, item->name);
 	else if (item->kind == ITEM_PREPARE)
 		dbha__stmtcache_refused(p->conn->statements, item->name);
-	else if (first_failure)
-		take_failure(p, item, result);
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
-		take_mark(p->flush, result);
+		p->flush->mark_refused = !dbha__mark_read(result, p->flush->mark) && dbha__mark_is_there(result);
+	bool first_failure = failed && attempt->end == ATTEMPT_OK;
+	if (item->kind == ITEM_MARK && first_failure && !unprepared && refuses(result))
+		p->flush->mark_refused = true;
+	p->flush->unprepared = p->flush->unprepared || unprepared;
 	if (first_failure || (item->kind == ITEM_MAIN && status != PGRES_PIPELINE_ABORTED))
 		dbha__attempt_take(attempt, result);
 	else
 		PQclear(result);
 }
 
+/* Until PQgetResult does not block; at the deadline the server is asked to stop, once for the whole pipeline. */
+static enum waited wait_for_result(struct pipeline *p)
+{
+	enum waited waited = dbha__wait_result(p->conn, p->deadline);
+	if (waited != WAITED_TIMEOUT || p->drained)
+		return waited;
+	p->drained = true;
+	return dbha__wait_drain(p->conn, &p->deadline) ? dbha__wait_result(p->conn, p->deadline) : waited;
+}
+
 /* The results of one item, up to the NULL behind them. */
 static enum waited collect_item(struct pipeline *p, const struct item *item)
 {
 	for (;;) {
-		enum waited waited = dbha__wait_result(p->conn, p->deadline);
+		enum waited waited = wait_for_result(p);
 		if (waited != WAITED_READY)
 			return waited;
 		PGresult *result = PQgetResult(p->conn->pg);
@@ -175,7 +180,7 @@ static enum waited collect(struct pipeline *p)
 	for (int i = 0; i < p->n && waited == WAITED_READY; i++)
 		waited = collect_item(p, &p->items[i]);
 	if (waited == WAITED_READY)
-		waited = dbha__wait_result(p->conn, p->deadline);
+		waited = wait_for_result(p);
 	if (waited != WAITED_READY)
 		return waited;
 	PGresult *sync = PQgetResult(p->conn->pg);
@@ -188,8 +193,10 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 {
 	struct pipeline p = {.conn = conn, .flush = flush, .attempt = attempt, .deadline = deadline};
 	unsigned hints = 0;
+	dbha__wait_begin(conn);
 	dbha__attempt_begin(attempt);
-	flush->mark_known = flush->mark_refused = flush->plan_lost = false;
+	flush->mark_refused = false;
+	flush->unprepared = false;
 	if (!PQenterPipelineMode(conn->pg)) {
 		dbha__attempt_not_sent(conn, attempt);
 		return;
@@ -207,5 +214,7 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 		dbha__attempt_lost(conn, attempt);
 	else
 		dbha__attempt_judge(conn, attempt);
+	if (conn->late)
+		dbha__attempt_judge_late(conn, attempt);
 	dbha__attempt_note_use(conn, flush->request, hints, attempt);
 }

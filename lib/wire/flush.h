@@ -18,10 +18,9 @@ struct flush {
 	int server_timeout_ms;       /* statement_timeout for it; 0: leave it alone */
 	const dbha_request *request; /* the statement */
 	struct xact_mark *mark; /* filled in if the transaction has an id by now, else its xid is 0; NULL: do not ask */
-	bool mark_known;        /* out: the server has said what the mark is, or that there is none yet */
-	bool mark_refused;      /* out: the role may not ask for the mark, and that is what failed */
+	bool mark_refused;      /* out: it was the question for the mark that failed */
 	bool
-	    plan_lost; /* out: it failed for a prepared statement that is no good any more; the next time it is prepared anew */
+	    unprepared; /* out: a prepared statement of ours was gone; nothing was executed, and it is prepared anew the next time */
 };
 
 /*

@@ -160,6 +160,11 @@ static void drop_from_bucket(struct stmtcache *cache, int i)
 	*link = cache->entries[i].chain;
 }
 
+static void name_entry(struct stmtcache *cache, struct entry *entry)
+{
+	snprintf(entry->name, sizeof entry->name, "dbha_%llu", (unsigned long long)++cache->next_id);
+}
+
 /* Takes the oldest entry for a new statement. The name of what it held, if the server has it, goes to `evicted`. */
 static int replace_oldest(struct stmtcache *cache, uint64_t hash, const char *sql, size_t length, char evicted[24])
 {
@@ -178,7 +183,7 @@ static int replace_oldest(struct stmtcache *cache, uint64_t hash, const char *sq
 	entry->sql = copy;
 	entry->hash = hash;
 	entry->hints = dbha__sessionstate_hints(sql);
-	snprintf(entry->name, sizeof entry->name, "dbha_%llu", (unsigned long long)++cache->next_id);
+	name_entry(cache, entry);
 	int *bucket = bucket_of(cache, hash);
 	entry->chain = *bucket;
 	*bucket = i;
@@ -264,8 +269,15 @@ void dbha__stmtcache_refused(struct stmtcache *cache, const char *name)
 	push_oldest(cache, i);
 }
 
-void dbha__stmtcache_forget_all(struct stmtcache *cache)
+void dbha__stmtcache_clear(struct stmtcache *cache)
 {
-	for (int i = 0; i < cache->size; i++)
-		cache->entries[i].prepared = false;
+	if (!cache)
+		return;
+	for (int i = 0; i < cache->size; i++) {
+		struct entry *entry = &cache->entries[i];
+		if (!entry->sql || !entry->prepared)
+			continue;
+		entry->prepared = false;
+		name_entry(cache, entry);
+	}
 }

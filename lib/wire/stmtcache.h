@@ -35,7 +35,7 @@ void dbha__stmtcache_use(struct stmtcache *cache, const char *sql, int n_params,
 void dbha__stmtcache_prepared(struct stmtcache *cache, const char *name);
 void dbha__stmtcache_refused(struct stmtcache *cache, const char *name);
 
-/* The server has none of them any more. */
-void dbha__stmtcache_forget_all(struct stmtcache *cache);
+/* The server has forgotten all of them: DEALLOCATE ALL, DISCARD ALL. The statements stay known, their names are not used again. */
+void dbha__stmtcache_clear(struct stmtcache *cache);
 
 #endif

@@ -5,18 +5,33 @@
 
 #include "clock.h"
 
-/* Without a timer: at the deadline the patrol cuts the connection, which ends the wait. */
+/* Without a timer: at the deadline the patrol asks the server to stop, later it cuts; either ends the wait. */
 static enum waited wait_patrolled(struct conn *conn, struct pollfd *item, int64_t deadline)
 {
 	int n;
-	atomic_store_explicit(&conn->wait_until_us, deadline, memory_order_relaxed);
+	dbha__overdue_begin(&conn->wait_until, deadline);
 	do
 		n = poll(item, 1, -1);
 	while (n < 0 && errno == EINTR);
-	atomic_store_explicit(&conn->wait_until_us, 0, memory_order_relaxed);
-	if (atomic_load_explicit(&conn->overdue, memory_order_acquire))
+	int64_t word = dbha__overdue_end(&conn->wait_until);
+	conn->late = conn->late || word < 0;
+	if (word == OVERDUE_CUT)
 		return WAITED_TIMEOUT;
 	return n > 0 ? WAITED_READY : WAITED_BROKEN;
+}
+
+static enum waited wait_timed(struct pollfd *item, int64_t deadline)
+{
+	for (;;) {
+		int64_t now = dbha__clock_now();
+		if (now >= deadline)
+			return WAITED_TIMEOUT;
+		int n = poll(item, 1, dbha__clock_poll_ms(now, deadline));
+		if (n > 0)
+			return WAITED_READY;
+		if (n < 0 && errno != EINTR)
+			return WAITED_BROKEN;
+	}
 }
 
 enum waited dbha__wait_socket(struct conn *conn, short events, int64_t deadline)
@@ -24,18 +39,27 @@ enum waited dbha__wait_socket(struct conn *conn, short events, int64_t deadline)
 	struct pollfd item = {.fd = PQsocket(conn->pg), .events = events};
 	if (item.fd < 0)
 		return WAITED_BROKEN;
-	if (conn->patrolled && deadline - dbha__clock_coarse() > 2 * CONN_PATROL_US)
+	/* A server that does not even take the statement is not asked to stop it: such a wait has its timer. */
+	if (conn->patrolled && !(events & POLLOUT) && deadline - dbha__clock_coarse() > 2 * CONN_PATROL_US)
 		return wait_patrolled(conn, &item, deadline);
-	for (;;) {
-		int64_t now = dbha__clock_now();
-		if (now >= deadline)
-			return WAITED_TIMEOUT;
-		int n = poll(&item, 1, dbha__clock_poll_ms(now, deadline));
-		if (n > 0)
-			return WAITED_READY;
-		if (n < 0 && errno != EINTR)
-			return WAITED_BROKEN;
-	}
+	return wait_timed(&item, deadline);
+}
+
+void dbha__wait_begin(struct conn *conn)
+{
+	conn->late = false;
+	conn->unreplicated = false;
+}
+
+bool dbha__wait_drain(struct conn *conn, int64_t *deadline)
+{
+	if (atomic_load_explicit(&conn->uncancelable, memory_order_relaxed))
+		return false;
+	if (!conn->late && !(conn->ask_to_stop && conn->ask_to_stop(conn)))
+		return false;
+	conn->late = true;
+	*deadline += CONN_DRAIN_US;
+	return true;
 }
 
 enum waited dbha__wait_flush(struct conn *conn, int64_t deadline)

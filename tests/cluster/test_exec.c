@@ -213,6 +213,134 @@ START_TEST(statements_that_were_deallocated_behind_our_back_are_repaired)
 }
 END_TEST
 
+/* Run through the library, both are seen at once: the next statement does not have to fail first. */
+START_TEST(statements_that_are_deallocated_through_the_library_are_prepared_anew)
+{
+	dbha *h = open_one("pool_max_size=1");
+	static const char *const ways[] = {"DEALLOCATE ALL", "DISCARD ALL", "deallocate all", "/* all */ DISCARD ALL"};
+	fetch(h, DBHA_WRITE, "SELECT 1");
+	int pid = atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()"));
+	cluster_ask(&c, 1, "SELECT pg_stat_reset()");
+	long rolled_back = cluster_count(&c, 1, "SELECT xact_rollback FROM pg_stat_database WHERE datname = 'app'");
+	for (int i = 0; i < 4; i++) {
+		for (int k = 0; k < 3; k++)
+			fetch(h, DBHA_WRITE, "INSERT INTO counted VALUES (%d)", 520 + i);
+		fetch(h, DBHA_WRITE, "%s", ways[i]);
+		ck_assert_str_eq(
+		    fetch(h, DBHA_WRITE, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'INSERT%%'"), "0");
+		for (int k = 0; k < 3; k++)
+			fetch(h, DBHA_WRITE, "INSERT INTO counted VALUES (%d)", 520 + i);
+		ck_assert_int_eq(rows(520 + i), 6);
+	}
+	ck_assert_int_eq(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
+	/* A session's figures are all there once it has ended. */
+	close_handle(h, 1000);
+	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE pid = %d", pid) == 0, PATIENCE_MS);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT xact_rollback FROM pg_stat_database WHERE datname = 'app'"),
+	                 rolled_back);
+}
+END_TEST
+
+/* DISCARD ALL takes away that a standby's session is read-only; that is put back before it serves again. */
+START_TEST(a_standbys_session_stays_read_only_whatever_is_discarded)
+{
+	dbha *h = open_handle(cluster_url(&c, "2", "pool_max_size=1&target_session_attrs=any"));
+	static const char *const ways[] = {"DISCARD ALL", "RESET ALL", "RESET default_transaction_read_only",
+	                                   "SET default_transaction_read_only = off"};
+	for (int i = 0; i < 4; i++) {
+		ck_assert_str_eq(fetch(h, DBHA_READ, "SHOW default_transaction_read_only"), "on");
+		fetch(h, DBHA_READ, "%s", ways[i]);
+	}
+	ck_assert_str_eq(fetch(h, DBHA_READ, "SHOW default_transaction_read_only"), "on");
+}
+END_TEST
+
+static int session_run(dbha_session *s, const char *sql, dbha_error *err)
+{
+	PGresult *result;
+	int code = dbha_session_exec(s, &DBHA_REQUEST(.sql = sql, .intent = DBHA_WRITE), &result, err);
+	PQclear(result);
+	return code;
+}
+
+/* An error has ended the transaction: it is reported, and met once. */
+START_TEST(in_a_transaction_a_preparation_that_is_no_good_is_reported_once)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	static const char *const breaks[][2] = {
+	    {"ALTER TABLE bent ADD COLUMN more text", "0A000"},
+	    {"DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$", "26000"}, /* its tag does not tell */
+	};
+	fetch(h, DBHA_WRITE, "CREATE TABLE bent (id int)");
+	dbha_session *s = dbha_session_open(h, &err);
+	ck_assert_msg(s != NULL, "%s", err.message);
+	for (int i = 0; i < 2; i++) {
+		for (int k = 0; k < 3; k++)
+			ASSERT_OK(session_run(s, "SELECT * FROM bent", &err), err);
+		ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+		ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (540)", &err), err);
+		ASSERT_OK(session_run(s, breaks[i][0], &err), err);
+		ASSERT_CODE(session_run(s, "SELECT * FROM bent", &err), SERVER, err);
+		ck_assert_str_eq(err.sqlstate, breaks[i][1]);
+		ASSERT_CODE(session_run(s, i ? "SELECT 1002" : "SELECT 1001", &err), SERVER, err);
+		ck_assert_str_eq(err.sqlstate, "25P02");
+		ASSERT_OK(dbha_session_rollback(s, 0, &err), err);
+		ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+		ASSERT_OK(session_run(s, "SELECT 1", &err), err);
+		ASSERT_OK(session_run(s, "SELECT * FROM bent", &err), err);
+		ASSERT_OK(dbha_session_commit(s, 0, &err), err);
+	}
+	dbha_session_close(s);
+	ck_assert_int_eq(rows(540), 0);
+}
+END_TEST
+
+/* Nobody has seen anything of such a transaction yet: it begins once more. And its mark is still asked for afterwards. */
+START_TEST(the_first_statement_of_a_transaction_is_repaired)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	dbha_session *s = dbha_session_open(h, &err);
+	ck_assert_msg(s != NULL, "%s", err.message);
+	for (int i = 0; i < 6; i++) {
+		dbha_session_status status = {.size = sizeof status};
+		ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+		ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (550)", &err), err);
+		ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (550)", &err), err);
+		ASSERT_OK(dbha_session_status_get(s, &status, &err), err);
+		ck_assert_uint_ne(status.xid, 0);
+		ASSERT_OK(dbha_session_commit(s, 0, &err), err);
+		ck_assert_int_eq(rows(550), 2 * (i + 1));
+		if (i % 2)
+			in_a_lease(h, "DEALLOCATE ALL");
+	}
+	dbha_session_close(s);
+}
+END_TEST
+
+START_TEST(in_the_transaction_of_a_lease_the_server_reports_and_the_library_mends)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	for (int k = 0; k < 3; k++)
+		fetch(h, DBHA_WRITE, "SELECT 42");
+	dbha_conn *lease = dbha_acquire(h, DBHA_WRITE, 0, &err);
+	ck_assert_msg(lease != NULL, "%s", err.message);
+	PGconn *pg = dbha_conn_pq(lease);
+	PQclear(PQexec(pg, "BEGIN"));
+	PQclear(PQexec(pg, "PREPARE mine AS SELECT 1"));
+	PQclear(PQexec(pg, "DEALLOCATE ALL"));
+	PGresult *result = PQexec(pg, "EXECUTE mine");
+	ck_assert_str_eq(PQresultErrorField(result, PG_DIAG_SQLSTATE), "26000");
+	PQclear(result);
+	ck_assert_int_eq(PQtransactionStatus(pg), PQTRANS_INERROR);
+	dbha_release(lease);
+	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 42"), "42");
+	ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 42"), "42");
+}
+END_TEST
+
 START_TEST(a_cached_plan_whose_result_changed_is_repaired)
 {
 	dbha *h = open_one("pool_max_size=1");
@@ -298,7 +426,7 @@ START_TEST(copy_is_refused_with_advice)
 	for (int i = 0; i < 4; i++) {
 		ASSERT_CODE(run(h, DBHA_WRITE, 3000, copies[i % 2], &err), SERVER, err);
 		ck_assert_str_eq(err.sqlstate, "0A000");
-		ASSERT_HAS(err.message, "dbha_acquire");
+		ASSERT_HAS(err.message, i % 2 ? "dbha_session_copy_out" : "dbha_session_copy_in");
 		ck_assert(err.outcome_unknown == (i % 2 == 1)); /* COPY TO may have been of a writing query */
 		ck_assert_str_eq(fetch(h, DBHA_WRITE, "SELECT 1"), "1");
 	}
@@ -373,18 +501,258 @@ START_TEST(a_long_wait_ends_with_its_deadline_too)
 }
 END_TEST
 
-START_TEST(a_write_at_its_deadline_has_an_unknown_outcome_and_is_not_repeated)
+/* Nobody is at it any more: what it was to do is done by now, or never will be. */
+static void expect_ended(const char *pattern)
+{
+	WAIT_FOR(cluster_count(&c, 1,
+	                       "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() "
+	                       "AND query LIKE '%s'",
+	                       pattern) == 0,
+	         PATIENCE_MS);
+}
+
+/* The timeouts that a server answered in time, as it does unless the machine is too busy; the others are of unknown outcome. */
+static int stopped_in_time(dbha *h, dbha_intent intent, int timeout_ms, const char *sql, int times)
+{
+	dbha_error err;
+	int stopped = 0;
+	for (int i = 0; i < times; i++) {
+		int pid = atoi(fetch(h, intent, "SELECT pg_backend_pid()"));
+		int64_t began = now_ms();
+		ASSERT_CODE(run(h, intent, timeout_ms, sql, &err), TIMEOUT, err);
+		ck_assert_int_le(now_ms() - began, timeout_ms + 10 * SLACK_MS);
+		ck_assert_str_eq(err.sqlstate, "57014");
+		ck_assert(err.retry_safe == !err.outcome_unknown);
+		if (strstr(err.message, "stopped") == NULL)
+			continue;
+		ck_assert(err.retry_safe);
+		stopped += atoi(fetch(h, intent, "SELECT pg_backend_pid()")) == pid;
+	}
+	return stopped;
+}
+
+START_TEST(a_write_at_its_deadline_is_stopped_and_its_connection_serves_on)
+{
+	static const char write[] =
+	    "WITH nap AS MATERIALIZED (SELECT pg_sleep(60)) INSERT INTO counted SELECT 900 FROM nap";
+	dbha *h = open_one("pool_max_size=1");
+	/* Unnamed, prepared, from the cache; then by the patrol, which ends the waits without a timer. */
+	ck_assert_int_ge(stopped_in_time(h, DBHA_WRITE, 200, write, 6), SANITIZED ? 1 : 3);
+	ck_assert_int_ge(stopped_in_time(h, DBHA_WRITE, 2300, write, 3), 1);
+	expect_ended("%SELECT 900%");
+	ck_assert_int_eq(rows(900), 0);
+}
+END_TEST
+
+START_TEST(a_read_of_a_standby_is_stopped_at_its_deadline_and_its_connection_serves_on)
+{
+	dbha *h = open_handle(cluster_url(&c, "2", "pool_max_size=1&target_session_attrs=any"));
+	ck_assert_str_eq(fetch(h, DBHA_READ, "SELECT pg_is_in_recovery()"), "t");
+	ck_assert_int_ge(stopped_in_time(h, DBHA_READ, 200, "SELECT pg_sleep(60)", 5), SANITIZED ? 1 : 3);
+}
+END_TEST
+
+/* A function may take a cancel for something to go on from; what the server then says is what has happened. */
+START_TEST(a_statement_that_ends_well_behind_its_deadline_has_ended_well)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	int done = 0;
+	fetch(h, DBHA_WRITE,
+	      "CREATE FUNCTION stubborn(id int) RETURNS int LANGUAGE plpgsql AS $$BEGIN BEGIN PERFORM pg_sleep(60); "
+	      "EXCEPTION WHEN query_canceled THEN INSERT INTO counted VALUES ($1); END; RETURN 7; END$$");
+	for (int i = 0; i < 5; i++) {
+		char sql[64];
+		PGresult *result;
+		snprintf(sql, sizeof sql, "SELECT stubborn(%d)", 910 + i);
+		int pid = atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()"));
+		dbha_request rq = DBHA_REQUEST(.sql = sql, .intent = DBHA_WRITE, .timeout_ms = i == 4 ? 2300 : 200);
+		int code = dbha_exec(h, &rq, &result, &err);
+		if (code == DBHA_OK) {
+			ck_assert_str_eq(PQgetvalue(result, 0, 0), "7");
+			ck_assert_int_eq(rows(910 + i), 1);
+			done++;
+		} else {
+			ASSERT_CODE(code, TIMEOUT, err);
+			ck_assert_msg(err.outcome_unknown || rows(910 + i) == 0, "%s", err.message);
+			PQclear(result);
+			continue;
+		}
+		PQclear(result);
+		/* Whether the request had come for this statement the client cannot know: it does not use the session again. */
+		ck_assert_int_ne(atoi(fetch(h, DBHA_WRITE, "SELECT pg_backend_pid()")), pid);
+	}
+	ck_assert_int_ge(done, SANITIZED ? 1 : 3);
+}
+END_TEST
+
+START_TEST(what_commits_in_the_middle_is_of_unknown_outcome_at_its_deadline)
 {
 	dbha *h = open_one(NULL);
 	dbha_error err;
-	ASSERT_CODE(run(h, DBHA_WRITE, 200, "INSERT INTO counted SELECT 900 FROM pg_sleep(1)", &err), TIMEOUT, err);
+	fetch(h, DBHA_WRITE,
+	      "CREATE PROCEDURE half(id int) LANGUAGE plpgsql AS $$BEGIN INSERT INTO counted VALUES ($1); COMMIT; "
+	      "PERFORM pg_sleep(60); END$$");
+	ASSERT_CODE(run(h, DBHA_WRITE, 300, "CALL half(920)", &err), TIMEOUT, err);
 	ck_assert(err.outcome_unknown);
 	ck_assert(!err.retry_safe);
-	WAIT_FOR(
-	    cluster_count(&c, 1,
-	                  "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO counted SELECT 900%%'") == 0,
-	    PATIENCE_MS);
-	ck_assert_int_le(rows(900), 1);
+	expect_ended("CALL half%");
+	ck_assert_int_eq(rows(920), 1);
+}
+END_TEST
+
+/* The server calls such a commit done when it is asked to stop waiting; its standby need not have it. */
+START_TEST(a_commit_that_waits_for_its_synchronous_standby_at_the_deadline_is_of_unknown_outcome)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	int code = DBHA_OK;
+	fetch(h, DBHA_WRITE, "SELECT 1");
+	cluster_ask(&c, 1, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+	cluster_ask(&c, 1, "SELECT pg_reload_conf()");
+	for (int64_t until = now_ms() + PATIENCE_MS; code == DBHA_OK && now_ms() < until;)
+		code = run(h, DBHA_WRITE, 300, "INSERT INTO counted VALUES (930)", &err);
+	long written = rows(930);
+	int next = run(h, DBHA_WRITE, 2300, "INSERT INTO counted VALUES (931)", &(dbha_error){0});
+	cluster_ask(&c, 1, "ALTER SYSTEM RESET synchronous_standby_names");
+	cluster_ask(&c, 1, "SELECT pg_reload_conf()");
+	ASSERT_CODE(code, TIMEOUT, err);
+	ck_assert(err.outcome_unknown);
+	ck_assert(!err.retry_safe);
+	ck_assert_int_ge(written, 1);
+	ck_assert_int_eq(next, DBHA_ERR_TIMEOUT);
+	WAIT_FOR(run(h, DBHA_WRITE, 300, "INSERT INTO counted VALUES (932)", &err) == DBHA_OK, PATIENCE_MS);
+}
+END_TEST
+
+static int session_state(dbha_session *s)
+{
+	dbha_error err;
+	dbha_session_status status = {.size = sizeof status};
+	ASSERT_OK(dbha_session_status_get(s, &status, &err), err);
+	return status.state;
+}
+
+/* The transaction has failed and the session goes on with its connection, if the server has said in time that it stopped. */
+START_TEST(a_statement_of_a_transaction_is_stopped_at_its_deadline)
+{
+	dbha *h = open_one("pool_max_size=1");
+	dbha_error err;
+	PGresult *result;
+	int stopped[2] = {0};
+	dbha_session *s = dbha_session_open(h, &err);
+	ck_assert_msg(s != NULL, "%s", err.message);
+	for (int i = 0; i < 6; i++) {
+		/* The first statement of its transaction, in one flush with BEGIN; or a later one; or one that the patrol ends. */
+		int timeout_ms = i == 5 ? 2300 : 200;
+		dbha_request nap = DBHA_REQUEST(.sql = "INSERT INTO counted SELECT 940 FROM pg_sleep(60)", .intent = DBHA_WRITE,
+		                                .timeout_ms = timeout_ms);
+		ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+		if (i % 2)
+			ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (940)", &err), err);
+		ASSERT_CODE(dbha_session_exec(s, &nap, &result, &err), TIMEOUT, err);
+		ck_assert_ptr_null(result);
+		ck_assert(err.retry_safe && !err.outcome_unknown); /* nothing of it is committed, however it ended */
+		ck_assert_int_eq(session_state(s), DBHA_SESSION_IN_ERROR);
+		stopped[i % 2] += strstr(err.message, "stopped") != NULL;
+		ASSERT_OK(dbha_session_rollback(s, 0, &err), err);
+		ck_assert_int_eq(session_state(s), DBHA_SESSION_IDLE);
+		ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+		ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (941)", &err), err);
+		ASSERT_OK(dbha_session_commit(s, 0, &err), err);
+		ck_assert_int_eq(rows(941), i + 1);
+	}
+	dbha_session_close(s);
+	ck_assert_int_ge(stopped[0], 1);
+	ck_assert_int_ge(stopped[1], 1);
+	ck_assert_int_eq(rows(940), 0);
+}
+END_TEST
+
+/* A COMMIT is not asked to stop, which would only make it one without its standby: it goes on waiting on the server. */
+static void commit_at_its_deadline(int timeout_ms)
+{
+	static const char waiting[] =
+	    "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'patient'";
+	dbha *h = open_one("application_name=patient");
+	dbha_error err;
+	dbha_session *s = dbha_session_open(h, &err);
+	ck_assert_msg(s != NULL, "%s", err.message);
+	ASSERT_OK(dbha_session_begin(s, NULL, &err), err);
+	ASSERT_OK(session_run(s, "INSERT INTO counted VALUES (950)", &err), err);
+	int code = dbha_session_commit(s, timeout_ms, &err);
+	/* Its backend hears of the closed connection only when it has something to say: until then it is seen to wait. */
+	long still = cluster_count(&c, 1, waiting);
+	dbha_session_close(s);
+	close_handle(h, 0);
+	ck_assert_msg(code != DBHA_OK && err.outcome_unknown, "%s", dbha_code_name(code));
+	ck_assert_int_eq(still, 1);
+}
+
+static void let_commits_go(void)
+{
+	cluster_ask(&c, 1, "ALTER SYSTEM RESET synchronous_standby_names");
+	cluster_ask(&c, 1, "SELECT pg_reload_conf()");
+	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == 0,
+	         PATIENCE_MS);
+}
+
+static void hold_commits(void)
+{
+	dbha_error err;
+	dbha *h = open_one("pool_max_size=1");
+	cluster_ask(&c, 1, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+	cluster_ask(&c, 1, "SELECT pg_reload_conf()");
+	WAIT_FOR(run(h, DBHA_WRITE, 300, "INSERT INTO counted VALUES (951)", &err) != DBHA_OK, PATIENCE_MS);
+}
+
+START_TEST(a_commit_that_waits_for_its_synchronous_standby_is_not_asked_to_stop)
+{
+	hold_commits();
+	commit_at_its_deadline(300);
+	let_commits_go();
+	hold_commits();
+	commit_at_its_deadline(2300); /* without a timer of its own */
+}
+END_TEST
+
+/* The worst neighbours: calls that end at their deadlines, just when the server's own statement_timeout would end them too. */
+static atomic_long struck, unstruck;
+
+static void *be_impatient(void *arg)
+{
+	dbha_error err;
+	for (int i = 0; i < 25 && !atomic_load(&threads_stop); i++)
+		run(arg, DBHA_WRITE, 60, "SELECT pg_sleep(5)", &err);
+	return NULL;
+}
+
+static void *be_innocent(void *arg)
+{
+	dbha_error err;
+	for (int i = 0; i < 200 && !atomic_load(&threads_stop); i++) {
+		int code = run(arg, DBHA_WRITE, 5000, "SELECT pg_sleep(0.005)", &err);
+		atomic_fetch_add(code == DBHA_OK ? &unstruck : &struck, 1);
+		if (code != DBHA_OK && atomic_load(&struck) == 1)
+			fprintf(stderr, "struck: %s\n", err.message);
+	}
+	return NULL;
+}
+
+START_TEST(the_cancel_of_one_call_strikes_no_other)
+{
+	/* More work than connections, so that each is used again at once. */
+	dbha *h = open_one("pool_max_size=4&options=-c%20statement_timeout%3D60");
+	atomic_store(&struck, 0);
+	atomic_store(&unstruck, 0);
+	fetch(h, DBHA_WRITE, "SELECT 1");
+	for (int i = 0; i < 4; i++) {
+		start_thread(be_impatient, h);
+		start_thread(be_innocent, h);
+	}
+	join_threads();
+	ck_assert_int_eq(atomic_load(&struck), 0);
+	ck_assert_int_eq(atomic_load(&unstruck), 4 * 200);
 }
 END_TEST
 
@@ -553,13 +921,26 @@ int main(void)
 	ADD_TEST(suite, the_least_recently_used_statement_is_evicted_on_the_server_too, servers, NULL, 30);
 	ADD_TEST(suite, statements_that_were_deallocated_behind_our_back_are_repaired, servers, NULL, 30);
 	ADD_TEST(suite, a_cached_plan_whose_result_changed_is_repaired, servers, NULL, 30);
+	ADD_TEST(suite, statements_that_are_deallocated_through_the_library_are_prepared_anew, servers, NULL, 60);
+	ADD_TEST(suite, a_standbys_session_stays_read_only_whatever_is_discarded, servers, NULL, 30);
+	ADD_TEST(suite, in_a_transaction_a_preparation_that_is_no_good_is_reported_once, servers, NULL, 30);
+	ADD_TEST(suite, the_first_statement_of_a_transaction_is_repaired, servers, NULL, 30);
+	ADD_TEST(suite, in_the_transaction_of_a_lease_the_server_reports_and_the_library_mends, servers, NULL, 30);
 	ADD_TEST(suite, server_errors_come_with_their_sqlstate_and_fields, servers, NULL, 30);
 	ADD_TEST(suite, a_constraint_that_fails_at_commit_is_an_error_and_no_success, servers, NULL, 30);
 	ADD_TEST(suite, copy_is_refused_with_advice, servers, NULL, 30);
 	ADD_TEST(suite, notices_print_nothing, servers, NULL, 30);
 	ADD_TEST(suite, a_statement_ends_with_its_deadline, servers, NULL, 30);
 	ADD_TEST(suite, a_long_wait_ends_with_its_deadline_too, servers, NULL, 60);
-	ADD_TEST(suite, a_write_at_its_deadline_has_an_unknown_outcome_and_is_not_repeated, servers, NULL, 30);
+	ADD_TEST(suite, a_write_at_its_deadline_is_stopped_and_its_connection_serves_on, servers, NULL, 60);
+	ADD_TEST(suite, a_read_of_a_standby_is_stopped_at_its_deadline_and_its_connection_serves_on, servers, NULL, 30);
+	ADD_TEST(suite, a_statement_that_ends_well_behind_its_deadline_has_ended_well, servers, NULL, 30);
+	ADD_TEST(suite, what_commits_in_the_middle_is_of_unknown_outcome_at_its_deadline, servers, NULL, 30);
+	ADD_TEST(suite, a_commit_that_waits_for_its_synchronous_standby_at_the_deadline_is_of_unknown_outcome, servers,
+	         NULL, 60);
+	ADD_TEST(suite, a_statement_of_a_transaction_is_stopped_at_its_deadline, servers, NULL, 60);
+	ADD_TEST(suite, a_commit_that_waits_for_its_synchronous_standby_is_not_asked_to_stop, servers, let_commits_go, 60);
+	ADD_TEST(suite, the_cancel_of_one_call_strikes_no_other, servers, NULL, 60);
 	ADD_TEST(suite, what_timed_out_does_not_go_on_running_on_the_server, servers, NULL, 30);
 	ADD_TEST(suite, misuse_is_refused, servers, NULL, 30);
 	ADD_TEST(suite, a_read_that_turns_out_to_be_a_write_is_done_once_on_the_primary, servers, NULL, 30);

@@ -403,6 +403,33 @@ START_TEST(behind_pgbouncer_roles_are_asked_for_and_no_session_is_changed)
 }
 END_TEST
 
+/* A pooler passes a cancel request on, and the answer counts; but when the request has come to its end only the pooler knows. */
+START_TEST(behind_pgbouncer_a_statement_is_stopped_at_its_deadline)
+{
+	int port;
+	char url[256];
+	dbha_error err;
+	FILE *bouncer = start_bouncer(1, &port);
+	snprintf(url, sizeof url, "postgresql://app@127.0.0.1:%d/app?pool_max_size=2", port);
+	dbha *h = open_handle(url);
+	fetch(h, DBHA_WRITE, "SELECT 1");
+	int stopped = 0;
+	for (int i = 0; i < 6; i++) {
+		const char *sql = "INSERT INTO rows SELECT 77 FROM pg_sleep(60)";
+		ASSERT_CODE(run(h, DBHA_WRITE, i == 5 ? 2300 : 200, sql, &err), TIMEOUT, err);
+		ck_assert(err.retry_safe == !err.outcome_unknown);
+		stopped += err.retry_safe;
+		for (int k = 0; k < 20; k++)
+			fetch(h, DBHA_WRITE, "SELECT pg_sleep(0.001)");
+	}
+	ck_assert_int_ge(stopped, SANITIZED ? 0 : 3);
+	ck_assert_uint_ge(counters(h, 0).closed_broken, 6);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 77"), 0);
+	handles_close();
+	pclose(bouncer);
+}
+END_TEST
+
 /* ---- events: the last test, it breaks the cluster --------------------------------------------------------------------------- */
 
 static dbha_event expect_event(dbha *h, int kind, int node)
@@ -461,6 +488,7 @@ int main(void)
 	ADD_TEST(suite, a_refused_url_does_not_show_its_password, servers, NULL, 30);
 	ADD_TEST(suite, nothing_is_written_unless_asked_and_never_a_password, servers, NULL, 60);
 	ADD_TEST(suite, behind_pgbouncer_roles_are_asked_for_and_no_session_is_changed, servers, NULL, 60);
+	ADD_TEST(suite, behind_pgbouncer_a_statement_is_stopped_at_its_deadline, servers, NULL, 60);
 	ADD_TEST(suite, each_kind_of_wait_ends_when_its_state_is_there_and_else_in_time, servers, NULL, 60);
 	ADD_TEST(suite, the_events_of_a_failover_come_in_a_sensible_order, servers, NULL, 60);
 	return run_suite(suite, &c);

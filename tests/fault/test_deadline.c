@@ -169,6 +169,28 @@ START_TEST(a_statement_that_runs_when_its_node_goes_dark_ends_with_its_deadline)
 }
 END_TEST
 
+/* A wait that is long enough to have no timer of its own: the background thread cancels first, and cuts when nothing comes. */
+START_TEST(a_long_wait_on_a_node_that_goes_dark_ends_with_its_deadline)
+{
+	enum { LONG_MS = 2300 };
+	static struct figures over = {.name = "beyond the deadline, while executing, without a timer"};
+	static struct statement write;
+	dbha *h = open_at(cluster_port(&c, 1), "sslmode=disable&probe_timeout=5s&probe_failures=9");
+	for (int i = 0; i < REPEATS; i++) {
+		fetch(h, DBHA_WRITE, "SELECT 1");
+		statement_start(&write, h, DBHA_WRITE, LONG_MS, "INSERT INTO rows SELECT 1 FROM pg_sleep(60)");
+		expect_running(&c, 1, "INSERT INTO rows SELECT 1 FROM%%");
+		black_hole(cluster_port(&c, 1));
+		statement_join(&write);
+		ASSERT_CODE(write.code, TIMEOUT, write.err);
+		ck_assert(write.err.outcome_unknown);
+		figures_add(&over, write.ended_us - write.began_us - LONG_MS * 1000);
+		heal(cluster_port(&c, 1));
+	}
+	judge(&over);
+}
+END_TEST
+
 START_TEST(a_call_that_needs_a_connection_to_a_dark_node_ends_with_its_deadline)
 {
 	static struct figures known = {.name = "beyond the deadline, SYN packets dropped, node known"};
@@ -303,6 +325,37 @@ START_TEST(a_cancel_request_that_gets_no_answer_holds_nobody)
 }
 END_TEST
 
+/*
+ * The answer to a cancel request counts if it comes within the 30 ms that the server is given, and the call returns by then
+ * if it does not. The relay holds back what the server says, and lets what the client says pass.
+ */
+START_TEST(the_answer_to_a_cancel_counts_while_it_is_waited_for)
+{
+	static struct figures soon = {.name = "beyond the deadline, the server answers the cancel request at once"};
+	static struct figures late = {.name = "beyond the deadline, the server answers the cancel request after 150 ms"};
+	dbha_error err;
+	int stopped = 0;
+	relay_start(&relay, cluster_port(&c, 1));
+	dbha *h = open_at(relay.port, "sslmode=disable&probe_timeout=5s");
+	for (int i = 0; i < 2 * REPEATS; i++) {
+		fetch(h, DBHA_WRITE, "SELECT 1");
+		time_statement(h, "INSERT INTO rows SELECT 1 FROM pg_sleep(30)", &soon, &err);
+		stopped += err.retry_safe && !err.outcome_unknown;
+	}
+	ck_assert_int_ge(stopped, REPEATS);
+	for (int i = 0; i < REPEATS; i++) {
+		fetch(h, DBHA_WRITE, "SELECT 1");
+		atomic_store(&relay.delay_ms, 150);
+		time_statement(h, "INSERT INTO rows SELECT 1 FROM pg_sleep(30)", &late, &err);
+		ck_assert(err.outcome_unknown && !err.retry_safe);
+		atomic_store(&relay.delay_ms, 0);
+	}
+	judge(&soon);
+	judge(&late);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 0);
+}
+END_TEST
+
 int main(void)
 {
 	net_require();
@@ -311,5 +364,7 @@ int main(void)
 	ADD_TEST(suite, a_call_that_needs_a_connection_to_a_dark_node_ends_with_its_deadline, servers, heal_all, 60);
 	ADD_TEST(suite, a_server_that_falls_silent_in_a_handshake_holds_nobody_beyond_his_deadline, servers, no_relay, 90);
 	ADD_TEST(suite, a_cancel_request_that_gets_no_answer_holds_nobody, servers, no_relay, 60);
+	ADD_TEST(suite, a_long_wait_on_a_node_that_goes_dark_ends_with_its_deadline, servers, heal_all, 60);
+	ADD_TEST(suite, the_answer_to_a_cancel_counts_while_it_is_waited_for, servers, no_relay, 60);
 	return run_suite(suite, &c);
 }

@@ -9,7 +9,7 @@
  *     connection after the view that knew of both was published, or that was still looking SPLIT_GRACE later.
  * P2. Nothing that is not idempotent is executed twice, on whatever server or branch of history; nothing reported as done was not
  *     done; nothing reported as certainly not done is ever executed, not even late.
- * P5. A call returns by its deadline and SLACK.
+ * P5. A call returns by its deadline and SLACK. What is cancelled for it is its own statement, and no other call's.
  * P6. A read does not fail while some node could have served it: one that lives, is reachable by its name, lets new sessions in and
  *     is neither a stale primary nor behind, and has been all that for PATIENCE: the time after which the library knows it
  *     by its settings, since a connect and a probe that hang in the past have to end before the next ones can succeed. A
@@ -158,6 +158,13 @@ void check_answer(const struct op *op, const struct message *message)
 	if (!op->over && message->timeline < op->user->timeline)
 		violation("P1: the answer to write %llu, of timeline %u, was received after %u had been seen",
 		          (unsigned long long)op->id, (unsigned)message->timeline, (unsigned)op->user->timeline);
+}
+
+void check_cancel(const struct op *op, const struct cancel *cancel)
+{
+	if (cancel->op != op)
+		violation("P5: statement %llu was stopped by a cancel request that was meant for what ran before it",
+		          (unsigned long long)op->id);
 }
 
 /* ---- P6 ---------------------------------------------------------------------------------------------------- */

@@ -12,6 +12,8 @@ void check_view(struct user *user, const struct view *view);
 void check_send(const struct op *op, const struct link *link);
 /* A server has executed a write. */
 void check_execution(struct op *op, const struct server *s);
+/* A statement was given up because of a cancel request. */
+void check_cancel(const struct op *op, const struct cancel *cancel);
 /* An answer has reached the client's socket; op may be NULL. */
 void check_answer(const struct op *op, const struct message *message);
 /* A call has returned. */

@@ -145,6 +145,14 @@ void link_send(struct link *link, enum way way, const struct message *message)
 	schedule(copy, way, sim_now() + sim_between(latency / 2, 2 * latency));
 }
 
+void link_send_cancel(struct cancel *cancel)
+{
+	struct message *message = sched_alloc(sizeof *message);
+	*message = (struct message){.kind = ASK_CANCEL, .link = cancel->link, .cancel = cancel};
+	int64_t latency = cancel->link->server->latency_us;
+	sched_at(sim_now() + sim_between(latency / 2, 2 * latency), arrive, message, TO_SERVER);
+}
+
 static void hang_up(struct link *link)
 {
 	struct message fin = {.kind = ASK_FIN};

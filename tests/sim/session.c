@@ -75,6 +75,7 @@ static void execute(struct link *link, struct op *op)
 	bool writes = op->kind != OP_READ;
 	struct message done = {.kind = SAY_DONE, .op = op, .flag = !s->in_recovery, .timeline = s->timeline};
 	if (link->cancelled) {
+		check_cancel(op, link->cancelled);
 		say(link, SAY_ERROR, "57014");
 		return;
 	}
@@ -97,15 +98,15 @@ static void execute(struct link *link, struct op *op)
 
 static void finish(void *arg, uint64_t life)
 {
-	struct link *link = arg;
+	const struct message *message = arg;
+	struct link *link = message->link;
 	struct server *s = link->server;
-	if (!link->session || link->life != life || life != s->life || !link->current)
+	if (!link->session || link->life != life || life != s->life || link->current != message)
 		return;
 	if (s->paused) {
 		link->stalled = true;
 		return;
 	}
-	const struct message *message = link->current;
 	switch (message->kind) {
 	case ASK_STARTUP:
 		start_session(link);
@@ -127,7 +128,7 @@ static void finish(void *arg, uint64_t life)
 		break;
 	}
 	link->current = NULL;
-	link->cancelled = false;
+	link->cancelled = NULL;
 	begin_next(link);
 }
 
@@ -149,16 +150,49 @@ static void begin_next(struct link *link)
 	link->current = link->queue;
 	if (link->current) {
 		link->queue = link->current->next;
-		sched_at(sim_now() + time_for(link), finish, link, link->life);
+		sched_at(sim_now() + time_for(link), finish, link->current, link->life);
 	} else if (link->fin) {
 		link->session = false;
 	}
 }
 
+/* The server closes the connection that the request has come by; that is all it ever says to it. */
+static void close_to_sender(void *arg, uint64_t number)
+{
+	struct cancel *cancel = arg;
+	(void)number;
+	if (cancel->link->server->hole[TO_CLIENT])
+		return; /* it will not be heard in time */
+	cancel->acted = true;
+	if (cancel->sender)
+		co_wake(cancel->sender);
+}
+
+/* What runs is given up, half of the time at once and half of the time when it would have been done. */
+static void cancel_current(void *arg, uint64_t life)
+{
+	struct cancel *cancel = arg;
+	struct link *link = cancel->link;
+	struct server *s = link->server;
+	if (life != s->life)
+		return;
+	if (s->paused) {
+		/* The kernel has taken it; the processes see it some time after they go on. */
+		sched_at(sim_now() + sim_between(SIM_MS, 50 * SIM_MS), cancel_current, cancel, life);
+		return;
+	}
+	if (link->session && link->current && link->current->kind == ASK_EXEC) {
+		link->cancelled = cancel;
+		if (sim_chance(700))
+			finish(link->current, link->life);
+	}
+	sched_at(sim_now() + sim_between(s->latency_us / 2, 2 * s->latency_us), close_to_sender, cancel, 0);
+}
+
 void session_take(struct link *link, struct message *message)
 {
 	if (message->kind == ASK_CANCEL) {
-		link->cancelled = link->current && link->current->kind == ASK_EXEC;
+		cancel_current(message->cancel, link->life);
 		return;
 	}
 	if (message->kind == ASK_FIN) {
@@ -177,7 +211,7 @@ void session_go_on(struct link *link)
 {
 	if (link->stalled && link->current) {
 		link->stalled = false;
-		sched_at(sim_now() + sim_between(10, 500), finish, link, link->life);
+		sched_at(sim_now() + sim_between(10, 500), finish, link->current, link->life);
 	}
 	begin_next(link);
 }

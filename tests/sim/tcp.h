@@ -36,6 +36,15 @@ struct message {
 	char sqlstate[6];
 	struct observation seen;
 	uint32_t timeline; /* SAY_DONE of a write: where it was executed */
+	struct cancel *cancel;
+};
+
+/* A cancel request: it names the session, not the statement that it was meant for. */
+struct cancel {
+	struct link *link;
+	const struct op *op; /* what was in progress when it was made; NULL: something of the library's own */
+	struct co *sender;   /* waits for the server to have acted */
+	bool acted;
 };
 
 enum link_phase {
@@ -57,12 +66,13 @@ struct link {
 	bool closed;
 	bool lossy; /* what is on its way to the client is lost */
 	struct message *inbox;
+	int cancels_pending;
 	/* ---- the server's end ---- */
 	uint64_t life; /* of the server that accepted */
 	bool session;
 	bool fin;
 	bool read_only;
-	bool cancelled;
+	const struct cancel *cancelled; /* what is being worked on is to be given up, by this */
 	struct message *queue;
 	struct message *current; /* being worked on */
 	bool stalled;            /* it was done while the server was paused */
@@ -71,6 +81,8 @@ struct link {
 /* Begins to connect. */
 struct link *link_open(struct server *server);
 void link_send(struct link *link, enum way way, const struct message *message);
+/* Not in order with what is on its way on the link itself. */
+void link_send_cancel(struct cancel *cancel);
 void link_cut(struct link *link);
 void link_close(struct link *link);
 /* Cuts, and what has not left our kernel never will. */

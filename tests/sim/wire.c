@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cancel.h"
 #include "check.h"
 #include "clock.h"
 #include "conn.h"
@@ -21,6 +22,7 @@ struct sim_conn {
 	bool dead;          /* its last words, or its end, have been read */
 	bool busy;          /* an answer is owed */
 	bool told_promoted; /* the last reply said that the server is no standby any more */
+	struct op *op;      /* the statement in progress */
 	char last_words[6];
 	char address[24];
 };
@@ -182,20 +184,34 @@ void dbha__conn_abandon(struct conn *conn, int dev_null)
 
 struct conn_cancel *dbha__conn_cancel_new(const struct conn *conn)
 {
-	return (struct conn_cancel *)sim(conn)->link;
+	struct cancel *cancel = sched_alloc(sizeof *cancel);
+	cancel->link = sim(conn)->link;
+	cancel->op = sim(conn)->op;
+	cancel->link->cancels_pending++;
+	return (struct conn_cancel *)cancel;
 }
 
-/* Over a connection of its own, which takes a moment. */
-void dbha__conn_cancel_run(struct conn_cancel *cancel)
+/* Over a connection of its own, which takes a moment; then until the server has closed it, if it ever does. */
+void dbha__conn_cancel_run(struct conn_cancel *request)
 {
-	struct link *link = (struct link *)cancel;
+	struct cancel *cancel = (struct cancel *)request;
 	co_sleep(sim_between(200, 3000));
-	link_send(link, TO_SERVER, &(struct message){.kind = ASK_CANCEL});
+	cancel->sender = co_self();
+	link_send_cancel(cancel);
+	if (cancel->acted || co_wait(sim_now() + 2 * SIM_S))
+		cancel->link->cancels_pending--;
+	cancel->sender = NULL;
 }
 
-void dbha__conn_cancel_free(struct conn_cancel *cancel)
+void dbha__conn_cancel_free(struct conn_cancel *request)
 {
-	(void)cancel;
+	if (request)
+		((struct cancel *)request)->link->cancels_pending--;
+}
+
+bool dbha__conn_cancel_under_way(const struct conn *conn)
+{
+	return sim(conn)->link->cancels_pending > 0;
 }
 
 /* ---- identity ---------------------------------------------------------------------------------------------- */
@@ -233,21 +249,32 @@ enum waited {
 	WAITED_TIMEOUT,
 };
 
-/* As exec.c has it: a long wait has no timer, the patrol of the pool ends it. */
+/* As wait.c has it: a long wait has no timer, the patrol of the pool ends it. */
 static enum waited wait_for_answer(struct sim_conn *conn, int64_t deadline)
 {
+	struct conn *base = &conn->base;
 	struct pollfd item = {.fd = conn->link->fd, .events = POLLIN};
-	if (conn->base.patrolled && deadline - dbha__clock_coarse() > 2 * CONN_PATROL_US) {
-		atomic_store(&conn->base.wait_until_us, deadline);
+	if (base->patrolled && deadline - dbha__clock_coarse() > 2 * CONN_PATROL_US) {
+		dbha__overdue_begin(&base->wait_until, deadline);
 		poll(&item, 1, -1);
-		atomic_store(&conn->base.wait_until_us, 0);
-		return atomic_load(&conn->base.overdue) ? WAITED_TIMEOUT : WAITED_READY;
+		int64_t word = dbha__overdue_end(&base->wait_until);
+		base->late = base->late || word < 0;
+		return word == OVERDUE_CUT ? WAITED_TIMEOUT : WAITED_READY;
 	}
 	int64_t now = dbha__clock_now();
 	if (now >= deadline)
 		return WAITED_TIMEOUT;
 	poll(&item, 1, dbha__clock_poll_ms(now, deadline));
 	return WAITED_READY;
+}
+
+static bool drain(struct conn *base, int64_t *deadline)
+{
+	if (!base->late && !(base->ask_to_stop && base->ask_to_stop(base)))
+		return false;
+	base->late = true;
+	*deadline += CONN_DRAIN_US;
+	return true;
 }
 
 static void take_answer(struct sim_conn *conn, const struct message *message, struct attempt *attempt)
@@ -271,40 +298,58 @@ static void take_answer(struct sim_conn *conn, const struct message *message, st
 	snprintf(attempt->message, sizeof attempt->message, "error %s", message->sqlstate);
 }
 
-static void collect(struct sim_conn *conn, int64_t deadline, struct attempt *attempt)
+static void timed_out(struct attempt *attempt, enum attempt_end end)
 {
-	memset(attempt, 0, sizeof *attempt);
+	attempt->end = end;
+	snprintf(attempt->message, sizeof attempt->message, "no answer before the deadline of the call");
+}
+
+/* False: nothing came. */
+static bool take_results(struct sim_conn *conn, int64_t deadline, struct attempt *attempt)
+{
 	for (;;) {
 		const struct message *message = link_receive(conn->link);
 		if (message) {
 			take_answer(conn, message, attempt);
-			return;
+			return true;
 		}
 		if (is_over(conn)) {
 			conn->dead = true;
 			attempt->end = ATTEMPT_LOST;
 			snprintf(attempt->message, sizeof attempt->message, "the connection was lost");
-			if (atomic_load(&conn->base.overdue))
-				attempt->end = ATTEMPT_TIMEOUT;
-			return;
+			return true;
 		}
-		if (wait_for_answer(conn, deadline) == WAITED_TIMEOUT) {
-			attempt->end = ATTEMPT_TIMEOUT;
-			snprintf(attempt->message, sizeof attempt->message, "no answer before the deadline of the call");
-			return;
-		}
+		if (wait_for_answer(conn, deadline) == WAITED_TIMEOUT)
+			return false;
 	}
+}
+
+static void collect(struct sim_conn *conn, int64_t deadline, bool drains, struct attempt *attempt)
+{
+	memset(attempt, 0, sizeof *attempt);
+	conn->base.late = false;
+	if (!take_results(conn, deadline, attempt) &&
+	    !(drains && drain(&conn->base, &deadline) && take_results(conn, deadline, attempt)))
+		timed_out(attempt, ATTEMPT_TIMEOUT);
+	if (!conn->base.late)
+		return;
+	if (attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0)
+		timed_out(attempt, ATTEMPT_CANCELLED);
+	else if (attempt->end == ATTEMPT_LOST)
+		timed_out(attempt, ATTEMPT_TIMEOUT);
 }
 
 /* Whatever became of a preparation, the statement itself was not sent. */
 static bool prepare(struct sim_conn *conn, int64_t deadline, struct attempt *attempt)
 {
 	transmit(conn, &(struct message){.kind = ASK_PREPARE});
-	collect(conn, deadline, attempt);
+	collect(conn, deadline, false, attempt);
 	attempt->answered = false;
 	if (attempt->end == ATTEMPT_LOST || attempt->end == ATTEMPT_FATAL)
 		attempt->end = ATTEMPT_NOT_SENT;
-	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT;
+	if (attempt->end == ATTEMPT_OK && (conn->base.late || dbha__clock_now() >= deadline))
+		timed_out(attempt, ATTEMPT_TIMEOUT);
+	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT || attempt->end == ATTEMPT_CANCELLED;
 	return attempt->end == ATTEMPT_OK;
 }
 
@@ -313,13 +358,15 @@ void dbha__exec(struct conn *base, const dbha_request *rq, int64_t deadline, str
 {
 	struct sim_conn *conn = sim(base);
 	struct op *op = (struct op *)(uintptr_t)rq->values[0];
+	conn->op = NULL;
 	if (sim_chance(100) && !prepare(conn, deadline, attempt))
 		return;
 	if (conn->link->phase == LINK_OPEN && !conn->link->cut)
 		check_send(op, conn->link);
 	op->sent++;
+	conn->op = op;
 	transmit(conn, &(struct message){.kind = ASK_EXEC, .op = op});
-	collect(conn, deadline, attempt);
+	collect(conn, deadline, true, attempt);
 	trace("op %llu on server %d: %s", (unsigned long long)op->id, conn->link->server->index,
 	      attempt->end == ATTEMPT_OK ? "done" : attempt->message);
 }
@@ -328,6 +375,7 @@ bool dbha__exec_command(struct conn *base, const char *sql, int64_t deadline)
 {
 	struct attempt attempt;
 	transmit(sim(base), &(struct message){.kind = ASK_SETTING, .flag = strncmp(sql, "SET", 3) == 0});
-	collect(sim(base), deadline, &attempt);
-	return attempt.end == ATTEMPT_OK;
+	sim(base)->op = NULL;
+	collect(sim(base), deadline, false, &attempt);
+	return attempt.end == ATTEMPT_OK && !base->late;
 }

@@ -674,34 +674,65 @@ END_TEST
 
 /* ---- patrol ------------------------------------------------------------------------------------------------- */
 
-START_TEST(a_patrol_ends_the_waits_that_are_overdue)
+/* These have no libpq behind them, so that there is nothing to send; the word and the cut are what is looked at. */
+START_TEST(a_patrol_asks_first_and_cuts_when_the_time_to_answer_is_over)
 {
+	enum { CUT_AT = 5000 + CONN_DRAIN_US };
 	struct bench bench;
 	setup(&bench, &wide);
 	struct link links[4];
 	for (int i = 0; i < 4; i++)
 		links[i] = connect_one(&bench, 0);
 	/* The last is idle; nobody waits on what is idle, whatever it says. */
-	static const int64_t until[4] = {5000, 5001, 0, 1};
+	static const int64_t until[4] = {5000, CUT_AT + 1, 0, 1};
 	for (int i = 0; i < 3; i++) {
 		links[i].slot = dbha__pool_try(&bench.pool, 1, 100);
 		ck_assert_ptr_nonnull(links[i].slot);
 	}
 	links[3].slot = bench.pool.idle_newest;
 	for (int i = 0; i < 4; i++)
-		atomic_store(&links[i].slot->conn->wait_until_us, until[i]);
+		dbha__overdue_begin(&links[i].slot->conn->wait_until, until[i]);
 	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 4999), 5000);
+	ck_assert_int_eq(atomic_load(&links[0].slot->conn->wait_until), 5000);
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 5000), CUT_AT);
+	ck_assert_int_eq(atomic_load(&links[0].slot->conn->wait_until), -5000); /* asked, and not cut */
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, CUT_AT - 1), CUT_AT);
 	for (int i = 0; i < 4; i++)
-		ck_assert(!links[i].slot->cut && !atomic_load(&links[i].slot->conn->overdue));
-	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 5000), 5001);
+		ck_assert(!links[i].slot->cut);
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, CUT_AT), CUT_AT + 1);
 	for (int i = 0; i < 4; i++)
-		ck_assert(links[i].slot->cut == (i == 0) && atomic_load(&links[i].slot->conn->overdue) == (i == 0));
-	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 5001), 5001 + CONN_PATROL_US);
+		ck_assert(links[i].slot->cut == (i == 0));
+	ck_assert_int_eq(dbha__overdue_end(&links[0].slot->conn->wait_until), OVERDUE_CUT);
+	ck_assert_int_eq(dbha__overdue_end(&links[1].slot->conn->wait_until), CUT_AT + 1);
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, CUT_AT + 1), CUT_AT + 1 + CONN_PATROL_US);
 	/* The result may have come in the last moment: the connection is not lent again all the same. */
-	dispose(dbha__pool_release(&bench.pool, links[0].slot, true, 5002));
-	dispose(dbha__pool_release(&bench.pool, links[1].slot, true, 5002));
-	ck_assert_ptr_null(dbha__pool_release(&bench.pool, links[2].slot, true, 5002));
-	ck_assert_uint_eq(bench.stats.closed_broken, 2);
+	dispose(dbha__pool_release(&bench.pool, links[0].slot, true, CUT_AT + 2));
+	ck_assert_ptr_null(dbha__pool_release(&bench.pool, links[1].slot, true, CUT_AT + 2));
+	ck_assert_ptr_null(dbha__pool_release(&bench.pool, links[2].slot, true, CUT_AT + 2));
+	ck_assert_uint_eq(bench.stats.closed_broken, 1);
+	teardown(&bench);
+}
+END_TEST
+
+/* A patrol that was held up does both at once; and what ends between two visits is left alone. */
+START_TEST(a_patrol_that_comes_late_cuts_at_once_and_an_ended_wait_is_left_alone)
+{
+	struct bench bench;
+	setup(&bench, &wide);
+	connect_one(&bench, 0);
+	struct dbha_conn *slot = take(&bench);
+	dbha__overdue_begin(&slot->conn->wait_until, 5000);
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 5000), 5000 + CONN_DRAIN_US);
+	ck_assert_int_eq(dbha__overdue_end(&slot->conn->wait_until), -5000);
+	ck_assert_int_eq(dbha__pool_patrol(&bench.pool, 900000), 900000 + CONN_PATROL_US);
+	ck_assert(!slot->cut);
+	/* What the patrol has seen of the first wait does not count for the second. */
+	dbha__overdue_begin(&slot->conn->wait_until, 6000);
+	ck_assert(!dbha__overdue_step(&slot->conn->wait_until, 5000, -5000));
+	dbha__pool_patrol(&bench.pool, 6000 + CONN_DRAIN_US);
+	ck_assert(slot->cut);
+	ck_assert_int_eq(dbha__overdue_end(&slot->conn->wait_until), OVERDUE_CUT);
+	dispose(dbha__pool_release(&bench.pool, slot, true, 7000));
 	teardown(&bench);
 }
 END_TEST
@@ -1148,7 +1179,8 @@ static TCase *make_tests(void)
 	tcase_add_test(tcase, a_failed_connect_leaves_who_can_wait_for_another_connection);
 	tcase_add_test(tcase, a_long_reason_is_cut);
 	tcase_add_test(tcase, a_claim_leaves_no_more_under_way_than_asked);
-	tcase_add_test(tcase, a_patrol_ends_the_waits_that_are_overdue);
+	tcase_add_test(tcase, a_patrol_asks_first_and_cuts_when_the_time_to_answer_is_over);
+	tcase_add_test(tcase, a_patrol_that_comes_late_cuts_at_once_and_an_ended_wait_is_left_alone);
 	tcase_add_test(tcase, what_is_too_old_or_idle_too_long_is_taken_out);
 	tcase_add_loop_test(tcase, a_stop_sends_everybody_away, 0, 2);
 	tcase_add_test(tcase, a_stop_returns_what_is_idle);

@@ -30,6 +30,11 @@
 		.repeatable = true                                                                                             \
 	}
 
+#define RUNS_CODE                                                                                                      \
+	{                                                                                                                  \
+		.runs_code = true                                                                                              \
+	}
+
 struct row {
 	enum attempt_end end;
 	const char *sqlstate;
@@ -73,6 +78,13 @@ static const struct row rows[] = {
     {ENDED(TIMEOUT), UPSERT, DO(REPORT, TIMEOUT), false, true},
     {ENDED(TIMEOUT), CALL, DO(REPORT, TIMEOUT), false, true},
     {ENDED_AFTER_ANSWER(TIMEOUT), INSERT, DO(REPORT, TIMEOUT), false, true},
+    /* ... unless the server has said that it stopped it. */
+    {ENDED(CANCELLED), READ, DO(REPORT, TIMEOUT), true, false},
+    {ENDED(CANCELLED), INSERT, DO(REPORT, TIMEOUT), true, false},
+    {ENDED(CANCELLED), UPSERT, DO(REPORT, TIMEOUT), true, false},
+    {ENDED(CANCELLED), CALL, DO(REPORT, TIMEOUT), false, true},
+    {ENDED(CANCELLED), RUNS_CODE, DO(REPORT, TIMEOUT), false, true},
+    {ENDED_AFTER_ANSWER(CANCELLED), INSERT, DO(REPORT, TIMEOUT), true, false},
     /* Rejected as read-only: it goes where it belongs. */
     {ERROR("25006"), INSERT, DO(ELSEWHERE, SERVER), true, false},
     {ERROR("25006"), READ, DO(ELSEWHERE, SERVER), true, false},
@@ -177,6 +189,8 @@ static bool certainly_not_done(enum attempt_end end, const char *sqlstate, bool 
 		return true;
 	if (end == ATTEMPT_FATAL)
 		return !answered && said_in_time(sqlstate, atomic);
+	if (end == ATTEMPT_CANCELLED)
+		return atomic;
 	return end == ATTEMPT_ERROR && (atomic || strcmp(sqlstate, "25006") == 0);
 }
 
@@ -209,6 +223,7 @@ START_TEST(no_combination_does_anything_twice)
 	check_combination(ATTEMPT_OK, "", answered, &facts);
 	check_combination(ATTEMPT_LOST, "", answered, &facts);
 	check_combination(ATTEMPT_TIMEOUT, "", answered, &facts);
+	check_combination(ATTEMPT_CANCELLED, "57014", answered, &facts);
 	check_combination(ATTEMPT_NOT_SENT, "", false, &facts);
 	check_combination(ATTEMPT_NO_CONNECTION, "", false, &facts);
 }
@@ -268,6 +283,27 @@ static const struct {
     {"1", false},
 };
 
+/* ---- a transaction as a whole --------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *sqlstate;
+	bool again;
+} transactions[] = {
+    {"40001", true},  {"40P01", true},  {"25006", true},  {"40000", true},  {"57P01", true},  {"57P02", true},
+    {"57P03", true},  {"08000", true},  {"08001", true},  {"08003", true},  {"08006", true},  {"08007", false},
+    {"08P01", false}, {"40002", false}, {"40003", false}, {"40999", false}, {"25001", false}, {"25P02", false},
+    {"25P03", false}, {"26000", false}, {"23505", false}, {"42601", false}, {"53100", false}, {"53300", false},
+    {"55P03", false}, {"57014", false}, {"57P00", false}, {"57P04", false}, {"57P05", false}, {"0A000", false},
+    {"P0001", false}, {"XX000", false}, {"00000", false}, {"22023", false}, {"18006", false}, {"", false},
+};
+
+START_TEST(a_transaction_is_run_again_or_not)
+{
+	ck_assert_msg(dbha__retry_transaction(transactions[_i].sqlstate) == transactions[_i].again, "\"%s\"",
+	              transactions[_i].sqlstate);
+}
+END_TEST
+
 START_TEST(a_statement_is_atomic_or_not)
 {
 	ck_assert_msg(dbha__retry_atomic(texts[_i].sql) == texts[_i].atomic, "\"%s\"", texts[_i].sql);
@@ -279,6 +315,7 @@ static Suite *retry_suite(void)
 	TCase *tcase = tcase_create("retry");
 	tcase_add_loop_test(tcase, a_failure_is_decided, 0, sizeof rows / sizeof rows[0]);
 	tcase_add_loop_test(tcase, no_combination_does_anything_twice, 0, 16);
+	tcase_add_loop_test(tcase, a_transaction_is_run_again_or_not, 0, sizeof transactions / sizeof transactions[0]);
 	tcase_add_loop_test(tcase, a_statement_is_atomic_or_not, 0, sizeof texts / sizeof texts[0]);
 	Suite *suite = suite_create("retry");
 	suite_add_tcase(suite, tcase);

@@ -127,20 +127,6 @@ START_TEST(a_tag_tells_what_is_left)
 }
 END_TEST
 
-START_TEST(a_tag_tells_what_became_of_our_own)
-{
-	ck_assert(dbha__sessionstate_deallocates("DISCARD ALL"));
-	ck_assert(dbha__sessionstate_deallocates("DEALLOCATE ALL"));
-	ck_assert(!dbha__sessionstate_deallocates("DEALLOCATE"));
-	ck_assert(!dbha__sessionstate_deallocates("DISCARD PLANS"));
-	ck_assert(!dbha__sessionstate_deallocates(""));
-	ck_assert(dbha__sessionstate_resets("RESET"));
-	ck_assert(dbha__sessionstate_resets("DISCARD ALL"));
-	ck_assert(!dbha__sessionstate_resets("SET"));
-	ck_assert(!dbha__sessionstate_resets("DISCARD TEMP"));
-}
-END_TEST
-
 START_TEST(a_rollback_undoes_what_is_transactional)
 {
 	ck_assert_uint_eq(dbha__sessionstate_survivors(0), 0);
@@ -205,7 +191,6 @@ static Suite *sessionstate_suite(void)
 	TCase *tcase = tcase_create("sessionstate");
 	tcase_add_loop_test(tcase, a_text_tells_what_it_may_leave, 0, sizeof texts / sizeof texts[0]);
 	tcase_add_loop_test(tcase, a_tag_tells_what_is_left, 0, sizeof tags / sizeof tags[0]);
-	tcase_add_test(tcase, a_tag_tells_what_became_of_our_own);
 	tcase_add_test(tcase, a_rollback_undoes_what_is_transactional);
 	tcase_add_test(tcase, a_reset_undoes_what_was_used_and_no_more);
 	tcase_add_test(tcase, words_are_for_people_and_never_too_many);

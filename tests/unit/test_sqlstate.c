@@ -3,6 +3,7 @@
  */
 #include <stdio.h>
 
+#include "contract.h"
 #include "sqlstate.h"
 #include "unit.h"
 
@@ -39,6 +40,8 @@ static const struct row rows[] = {
     {ATTEMPT_LOST, "", true, EFFECT_UNKNOWN, AGAIN_ELSEWHERE, false, true},
     {ATTEMPT_TIMEOUT, "", false, EFFECT_UNKNOWN, AGAIN_NEVER, false, true},
     {ATTEMPT_TIMEOUT, "", true, EFFECT_UNKNOWN, AGAIN_NEVER, false, true},
+    {ATTEMPT_CANCELLED, "57014", false, EFFECT_ROLLED_BACK, AGAIN_NEVER, true, false},
+    {ATTEMPT_CANCELLED, "57014", true, EFFECT_ROLLED_BACK, AGAIN_NEVER, true, false},
     /* The node is not what it was. */
     REFUSED("25006", NONE, ELSEWHERE, false, true),
     LAST_WORDS("57P03", false, NONE, ELSEWHERE, true),
@@ -144,9 +147,69 @@ END_TEST
 /* A connection is never kept where its session ended, or where an answer to the old statement may still come. */
 START_TEST(a_doubtful_connection_is_not_kept)
 {
-	for (int end = ATTEMPT_OK; end <= ATTEMPT_FATAL; end++)
-		if (end != ATTEMPT_OK && end != ATTEMPT_ERROR)
+	for (int end = ATTEMPT_OK; end <= ATTEMPT_CANCELLED; end++)
+		if (end != ATTEMPT_OK && end != ATTEMPT_ERROR && end != ATTEMPT_CANCELLED)
 			ck_assert(!dbha__sqlstate_judge((enum attempt_end)end, "", false).keep);
+}
+END_TEST
+
+/* ---- the contract as tables ---------------------------------------------------------------------------------- */
+
+/* Of PostgreSQL's appendix A. */
+static const char *const classes[] = {"00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P",
+                                      "0Z", "10", "20", "21", "22", "23", "24", "25", "26", "27", "28",
+                                      "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42",
+                                      "44", "53", "54", "55", "57", "58", "72", "F0", "HV", "P0", "XX"};
+
+static void check_table(const struct contract_row *table, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		size_t length = strlen(table[i].code);
+		ck_assert_msg(length == 5 || length == 2 || (length == 0 && i == n - 1), "row \"%s\"", table[i].code);
+		ck_assert_msg(strlen(table[i].why) > 10 && table[i].why[strlen(table[i].why) - 1] == '.', "%s: why",
+		              table[i].code);
+		ck_assert_msg(strlen(table[i].name) > 5, "%s: name", table[i].code);
+		for (size_t k = 0; k < i; k++)
+			ck_assert_msg(strcmp(table[i].code, table[k].code) != 0, "%s has two rows", table[i].code);
+	}
+	ck_assert_str_eq(table[n - 1].code, "");
+}
+
+START_TEST(each_class_and_each_end_has_its_row)
+{
+	size_t n_errors, n_words, n_ends;
+	const struct contract_row *errors = dbha__contract_errors(&n_errors);
+	const struct contract_row *words = dbha__contract_last_words(&n_words);
+	const struct contract_end *ends = dbha__contract_ends(&n_ends);
+	check_table(errors, n_errors);
+	check_table(words, n_words);
+	for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
+		bool found = false;
+		for (size_t k = 0; k < n_errors; k++)
+			found = found || strcmp(errors[k].code, classes[i]) == 0;
+		ck_assert_msg(found, "class %s has no row", classes[i]);
+	}
+	ck_assert_uint_eq(n_ends, ATTEMPT_CANCELLED + 1);
+	for (size_t i = 0; i < n_ends; i++)
+		ck_assert(ends[i].name && ends[i].transaction && ends[i].why);
+}
+END_TEST
+
+/* An error on a living session has ended its transaction; one that ended the session has not left it usable. */
+START_TEST(no_row_contradicts_what_kind_it_is_of)
+{
+	size_t n;
+	const struct contract_row *table = dbha__contract_errors(&n);
+	for (size_t i = 0; i < n; i++) {
+		ck_assert_msg(table[i].verdict.effect != EFFECT_UNKNOWN, "%s", table[i].code);
+		ck_assert_msg(table[i].verdict.again != AGAIN_NEVER || table[i].verdict.keep, "%s", table[i].code);
+		ck_assert_msg(table[i].verdict.again == AGAIN_NEVER || table[i].transaction,
+		              "%s: its statement is run again, its transaction is not", table[i].code);
+	}
+	table = dbha__contract_last_words(&n);
+	for (size_t i = 0; i < n; i++)
+		ck_assert_msg(!table[i].verdict.keep && table[i].transaction == dbha__sqlstate_transaction(table[i].code), "%s",
+		              table[i].code);
 }
 END_TEST
 
@@ -156,6 +219,8 @@ static Suite *sqlstate_suite(void)
 	tcase_add_loop_test(tcase, an_end_is_judged, 0, sizeof rows / sizeof rows[0]);
 	tcase_add_test(tcase, no_other_code_is_special);
 	tcase_add_test(tcase, a_doubtful_connection_is_not_kept);
+	tcase_add_test(tcase, each_class_and_each_end_has_its_row);
+	tcase_add_test(tcase, no_row_contradicts_what_kind_it_is_of);
 	Suite *suite = suite_create("sqlstate");
 	suite_add_tcase(suite, tcase);
 	return suite;

@@ -155,6 +155,35 @@ START_TEST(a_refused_statement_begins_anew_under_another_name)
 END_TEST
 
 /* The place of a refused statement is free: nobody who is prepared has to go while it is. */
+START_TEST(what_the_server_has_forgotten_is_prepared_anew_under_other_names)
+{
+	struct stmtcache *cache = dbha__stmtcache_new(3);
+	char names[3][24];
+	static const char *const texts[] = {"SELECT 1", "SELECT 2", "SELECT 3"};
+	for (int i = 0; i < 3; i++) {
+		use(cache, texts[i]);
+		snprintf(names[i], sizeof names[i], "%s", use(cache, texts[i]).name);
+		if (i < 2)
+			dbha__stmtcache_prepared(cache, names[i]);
+	}
+	dbha__stmtcache_clear(cache);
+	dbha__stmtcache_clear(NULL);
+	for (int i = 0; i < 3; i++) {
+		struct stmt stmt = use(cache, texts[i]);
+		ck_assert_int_eq(stmt.advice, STMT_PREPARE);
+		ck_assert((strcmp(stmt.name, names[i]) == 0) == (i == 2)); /* what the server never had keeps its name */
+		dbha__stmtcache_refused(cache, names[0]);                  /* means nobody any more */
+	}
+	/* Nothing of it is left on the server to be deallocated. */
+	for (int i = 4; i < 8; i++) {
+		char sql[24];
+		snprintf(sql, sizeof sql, "SELECT %d", i);
+		ck_assert_str_eq(use(cache, sql).evicted, "");
+	}
+	dbha__stmtcache_free(cache);
+}
+END_TEST
+
 START_TEST(a_refused_statement_makes_room)
 {
 	struct stmtcache *cache = dbha__stmtcache_new(2);
@@ -265,6 +294,7 @@ static Suite *stmtcache_suite(void)
 	tcase_add_test(tcase, the_least_recently_used_makes_room);
 	tcase_add_test(tcase, a_cache_of_one_works);
 	tcase_add_test(tcase, a_refused_statement_begins_anew_under_another_name);
+	tcase_add_test(tcase, what_the_server_has_forgotten_is_prepared_anew_under_other_names);
 	tcase_add_test(tcase, a_refused_statement_makes_room);
 	tcase_add_test(tcase, a_random_load_agrees_with_a_plain_list);
 	Suite *suite = suite_create("stmtcache");
