@@ -6,6 +6,7 @@
 
 #include "backoff.h"
 #include "cancel.h"
+#include "canceller.h"
 #include "clock.h"
 #include "error.h"
 #include "exec.h"
@@ -50,8 +51,12 @@ void dbha__call_running(struct call *call, struct conn *conn)
 	struct cancel *cancel = call->cancel;
 	dbha__mutex_lock(&cancel->lock);
 	cancel->running = conn;
-	if (conn)
-		cancel->sent = false;
+	if (conn) {
+		/* It may have been asked for before there was anything to cancel. */
+		cancel->sent = atomic_load_explicit(&cancel->asked, memory_order_relaxed);
+		if (cancel->sent)
+			dbha__canceller_send(conn);
+	}
 	dbha__mutex_unlock(&cancel->lock);
 }
 
@@ -440,6 +445,13 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 	    .in_order = options->load_balance_hosts == LOAD_BALANCE_DISABLE,
 	};
 	call->pool_deadline = 0;
+	if (is_canceled(call)) {
+		fail_canceled(err);
+		err->retry_safe = !call->maybe_done;
+		err->outcome_unknown = call->maybe_done;
+		err->attempts = call->sent;
+		return NULL;
+	}
 	if (call->h->shared_key) {
 		dbha__call_set_deadline(call);
 		dbha__life_refresh(call->h, call->deadline);
@@ -465,7 +477,7 @@ static bool tidy(struct dbha_conn *slot)
 {
 	enum conn_state state = dbha__conn_state(slot->conn);
 	/* A cancel request on its way would stop what the next one does. */
-	if (state == CONN_UNUSABLE || dbha__conn_cancel_under_way(slot->conn))
+	if (state == CONN_UNUSABLE || slot->conn->doubtful || dbha__conn_cancel_under_way(slot->conn))
 		return false;
 	if (state == CONN_IDLE && slot->conn->used == 0 && !slot->conn->cancel_pending)
 		return true;

@@ -187,6 +187,12 @@ int dbha__session_enter(dbha_session *s, const char *what, dbha_error *err)
 	return code;
 }
 
+/* An error that only says that there was one before. */
+static bool is_echo(const dbha_session *s, const dbha_error *err)
+{
+	return s->cause[0] && s->last.code && strcmp(err->sqlstate, "25P02") == 0;
+}
+
 int dbha__session_enter_stream(dbha_session *s, const char *what, enum stream_kind kind, dbha_error *err)
 {
 	static const char *const names[] = {
@@ -206,7 +212,10 @@ int dbha__session_enter_stream(dbha_session *s, const char *what, enum stream_ki
 
 int dbha__session_leave(dbha_session *s, int code, const dbha_error *err)
 {
-	if (code != DBHA_OK) {
+	if (code == DBHA_OK) {
+		/* Whatever it was, it is undone: after an error only ROLLBACK, and ROLLBACK TO SAVEPOINT, succeed. */
+		s->cause[0] = '\0';
+	} else if (!is_echo(s, err)) {
 		s->last = *err;
 		if (!s->cause[0])
 			memcpy(s->cause, err->sqlstate, sizeof s->cause);
@@ -238,6 +247,7 @@ int dbha_session_reset(dbha_session *s, dbha_error *err)
 	dbha__session_let_go(s, true);
 	dbha__session_end_stream(s);
 	s->tx = TX_NONE;
+	dbha__session_new_transaction(s);
 	s->used_before = 0;
 	s->state_lost = false;
 	s->lost_state[0] = '\0';
@@ -273,8 +283,7 @@ static int state_of(const dbha_session *s)
 	case TX_BEGUN:
 		return DBHA_SESSION_IN_TRANSACTION;
 	case TX_OPEN:
-		return PQtransactionStatus(s->slot->conn->pg) == PQTRANS_INERROR ? DBHA_SESSION_IN_ERROR
-		                                                                 : DBHA_SESSION_IN_TRANSACTION;
+		return dbha__conn_has_failed(s->slot->conn) ? DBHA_SESSION_IN_ERROR : DBHA_SESSION_IN_TRANSACTION;
 	case TX_FAILED:
 	case TX_LOST:
 		break;
@@ -295,7 +304,7 @@ int dbha_session_status_get(dbha_session *s, dbha_session_status *out, dbha_erro
 	unsigned used = s->slot ? s->slot->conn->used : 0;
 	out->pinned = used != 0;
 	dbha__sessionstate_words(used, out->pinned_by, sizeof out->pinned_by);
-	out->backend_pid = s->slot ? PQbackendPID(s->slot->conn->pg) : 0;
+	out->backend_pid = s->slot ? dbha__conn_backend_pid(s->slot->conn) : 0;
 	snprintf(out->node, sizeof out->node, "%s", s->node);
 	return DBHA_OK;
 }

@@ -42,7 +42,7 @@ struct dbha_session {
 	bool read_only;       /* the transaction */
 	bool serializable;    /* the transaction, as far as dbha_session_begin was told */
 	bool notified;        /* the transaction has a NOTIFY, which has no effect before COMMIT and leaves no id */
-	char begin[96];       /* the statement that begins it */
+	char begin[160];      /* the statement that begins it; "": not known, it was too long */
 	unsigned used_before; /* what had been used of the connection before the transaction */
 	struct xact_mark mark;
 	struct streaming streaming;
@@ -50,7 +50,7 @@ struct dbha_session {
 	char lost_state[64];  /* what it was, for people */
 	int64_t deadline_cap; /* no call goes on beyond; 0: no such limit. See dbha_transaction */
 	dbha_error last;      /* the error of the last call that failed, of the transaction of now */
-	char cause[6];        /* the SQLSTATE of the first error of that transaction; "" */
+	char cause[6];        /* the SQLSTATE of the error that the transaction failed with; "": it has not */
 	char node[DBHA_NODE_NAME_MAX];
 };
 

@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "error.h"
+#include "exec.h"
 #include "mark.h"
 #include "session.h"
+#include "sessionstate.h"
 #include "verb.h"
 
 /* Of our own making: the code says SERVER, because that is how a server would refuse the same. */
@@ -19,10 +21,10 @@ static int fail_as_server(dbha_error *err, const char *sqlstate, bool retry_safe
 	return DBHA_ERR_SERVER;
 }
 
-/* In a transaction nothing is lost but the transaction: it can be run again as a whole. */
-static int as_rolled_back(dbha_session *s, int code, dbha_error *err)
+/* In a transaction nothing is lost but the transaction: it can be run again as a whole. The server's last words, if any, stay. */
+static int as_rolled_back(const dbha_session *s, int code, dbha_error *err)
 {
-	if (code != DBHA_ERR_LOST)
+	if (code != DBHA_ERR_LOST && (code != DBHA_ERR_SERVER || s->tx != TX_LOST))
 		return code;
 	char node[DBHA_NODE_NAME_MAX], why[DBHA_MESSAGE_MAX];
 	memcpy(node, err->node, sizeof node);
@@ -33,7 +35,6 @@ static int as_rolled_back(dbha_session *s, int code, dbha_error *err)
 	memcpy(err->node, node, sizeof node);
 	err->retry_safe = true;
 	err->attempts = attempts;
-	(void)s;
 	return err->code;
 }
 
@@ -70,25 +71,34 @@ static void follow(dbha_session *s, const struct statement *st)
 	dbha__session_settle(s);
 }
 
-static bool has_notify(const char *sql)
+/* What a statement says of its transaction before it is run. */
+static void note(dbha_session *s, const char *sql)
 {
-	return dbha__verb_has_word(sql, "notify") || dbha__verb_has_word(sql, "pg_notify");
+	if (dbha__verb_has_word(sql, "notify") || dbha__verb_has_word(sql, "pg_notify"))
+		s->notified = true;
+	/* SET TRANSACTION READ WRITE, in whatever form. */
+	bool sets = dbha__verb_begins(sql, "set", NULL) || dbha__verb_has_word(sql, "set_config");
+	if (sets && (dbha__verb_has_word(sql, "write") || dbha__verb_has_word(sql, "transaction_read_only")))
+		s->read_only = false;
 }
 
 /*
  * The mark is asked for until the transaction has one. On a standby as well, where it has none: the server may have been promoted without
- * our having heard of it.
+ * our having heard of it. Not behind what cannot have written: the question takes a snapshot, and in a REPEATABLE READ
+ * transaction the snapshot has to wait for the first query of the caller's (behind a LOCK TABLE, say). What is written to temporary
+ * tables leaves no trace of the transaction in the WAL: while there are any, a later mark is the better one.
  */
-static struct xact_mark *wanted_mark(dbha_session *s)
+static struct xact_mark *wanted_mark(dbha_session *s, const char *sql)
 {
-	return s->read_only || s->mark.xid ? NULL : &s->mark;
+	bool temp = s->slot && s->slot->conn->used & USE_TEMP;
+	return s->read_only || (s->mark.xid && !temp) || dbha__verb(sql) == VERB_QUIET ? NULL : &s->mark;
 }
 
 /* With a stream the mark cannot travel: it is asked for behind its end, since nothing else may tell what has been written. */
 static int learn_mark(dbha_session *s, const struct statement *st, int code)
 {
 	bool ended = st->stream && st->stream->kind == STREAM_NONE;
-	struct xact_mark *mark = wanted_mark(s);
+	struct xact_mark *mark = wanted_mark(s, st->request->sql);
 	if (!ended || code != DBHA_OK || s->tx != TX_OPEN || !mark || atomic_load(&s->h->marks_refused))
 		return code;
 	if (st->stream->stopping) {
@@ -103,14 +113,38 @@ static int learn_mark(dbha_session *s, const struct statement *st, int code)
 	question.call.deadline = st->call.deadline;
 	question.in_transaction = true;
 	code = dbha__statement_run_on_kept(&question);
-	bool refused =
-	    code == DBHA_OK ? !dbha__mark_read(result, mark) && dbha__mark_is_there(result) : code == DBHA_ERR_SERVER;
+	bool refused = code == DBHA_OK ? !dbha__mark_read(result, mark) && dbha__mark_is_there(result)
+	                               : code == DBHA_ERR_SERVER && strncmp(st->err->sqlstate, "42", 2) == 0;
 	if (refused)
 		atomic_store(&s->h->marks_refused, true);
 	PQclear(result);
 	follow(s, &question);
 	return code;
 }
+
+/*
+ * Whether the first statement failed for something that the caller has nothing to do with, and is not there any more. Then nothing of the
+ * transaction stays, and it is begun once more.
+ */
+static bool begins_again(dbha_session *s, struct statement *st)
+{
+	if (st->connection_lost || !(st->mark_refused || st->unprepared))
+		return false;
+	if (s->slot && !dbha__exec_command(s->slot->conn, "ROLLBACK", st->call.deadline)) {
+		st->connection_lost = true;
+		st->kept = NULL;
+		dbha__call_return(s->h, s->slot, false);
+		return false;
+	}
+	if (!s->slot && st->kept)
+		dbha__call_return(s->h, st->kept, true);
+	PQclear(*st->result);
+	*st->result = NULL;
+	return true;
+}
+
+/* Each of them can happen twice at most: of the statement, and of the question for its mark. */
+#define ROUNDS_MAX 4
 
 /*
  * The first statement of a transaction takes BEGIN along. Nobody has seen anything of the transaction yet: where it fails by the loss
@@ -120,24 +154,25 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 {
 	struct statement st;
 	const dbha_request begin = {.size = sizeof begin, .sql = s->begin, .flags = DBHA_UNPREPARED};
-	int code;
+	int64_t deadline = INT64_MAX;
+	int code, round = 0;
 	do {
 		dbha__session_statement(s, &st, rq, result, err);
-		st.call.intent = s->read_only && !s->serializable ? DBHA_READ : DBHA_DEFAULT;
+		deadline = st.call.deadline = st.call.deadline < deadline ? st.call.deadline : deadline;
+		st.call.intent = rq->intent == DBHA_WRITE ? DBHA_WRITE : DBHA_DEFAULT;
+		if (s->read_only)
+			st.call.intent = s->serializable ? DBHA_WRITE : DBHA_READ;
 		st.before = &begin;
 		st.begins = st.in_transaction = true;
-		st.mark = wanted_mark(s);
+		st.may_commit = dbha__verb(rq->sql) == VERB_PREPARE_TRANSACTION;
+		st.mark = wanted_mark(s, rq->sql);
 		dbha__session_opening(s, &st);
 		code = s->slot ? dbha__statement_run_on_kept(&st) : dbha__statement_run(&st);
-		if (code == DBHA_OK || s->slot || (!st.mark_refused && !st.unprepared))
-			break;
-		PQclear(*result);
-		*result = NULL;
-		if (st.kept)
-			dbha__call_return(s->h, st.kept, true);
-	} while (true);
+	} while (code != DBHA_OK && ++round < ROUNDS_MAX && begins_again(s, &st));
 	follow(s, &st);
-	if (code != DBHA_OK && s->tx == TX_BEGUN)
+	if (s->tx == TX_BEGUN && code == DBHA_OK)
+		s->tx = TX_NONE; /* it has ended it itself: PREPARE TRANSACTION */
+	else if (s->tx == TX_BEGUN)
 		s->tx = code == DBHA_ERR_SERVER ? TX_FAILED : TX_LOST;
 	return as_rolled_back(s, learn_mark(s, &st, code), err);
 }
@@ -148,11 +183,23 @@ static int run_in_transaction(dbha_session *s, const dbha_request *rq, PGresult 
 	dbha__session_statement(s, &st, rq, result, err);
 	st.call.intent = DBHA_WRITE;
 	st.in_transaction = true;
-	st.mark = wanted_mark(s);
+	st.mark = wanted_mark(s, rq->sql);
 	dbha__session_opening(s, &st);
 	int code = dbha__statement_run_on_kept(&st);
 	follow(s, &st);
 	return as_rolled_back(s, learn_mark(s, &st, code), err);
+}
+
+/* BEGIN as text does nothing that would last: it is run again, and after AND CHAIN. */
+static bool begins_as_text(dbha_session *s, const char *sql)
+{
+	if (dbha__verb(sql) != VERB_BEGIN)
+		return false;
+	dbha__session_new_transaction(s);
+	s->begin[0] = '\0';
+	if (strlen(sql) < sizeof s->begin)
+		memcpy(s->begin, sql, strlen(sql) + 1);
+	return true;
 }
 
 /* The end of the connection that the session was pinned to is the end of what was set there. */
@@ -173,7 +220,7 @@ static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
-	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
+	st.in_transaction = begins_as_text(s, rq->sql);
 	dbha__session_opening(s, &st);
 	int code = dbha__statement_run_on_kept(&st);
 	follow(s, &st);
@@ -184,7 +231,7 @@ static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result,
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
-	st.in_transaction = dbha__verb(rq->sql) == VERB_BEGIN; /* does nothing that would last */
+	st.in_transaction = begins_as_text(s, rq->sql);
 	dbha__session_opening(s, &st);
 	int code = dbha__statement_run(&st);
 	if (st.call.last_name)
@@ -228,13 +275,13 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 	if (s->tx == TX_NONE)
 		return dbha__verified_wanted(s->h, rq) && !s->streaming.opening ? dbha__verified_run(s, rq, result, err)
 		                                                                : run_alone(s, rq, result, err);
-	if (verb == VERB_COMMIT)
+	if (verb == VERB_COMMIT || (verb == VERB_PREPARE_TRANSACTION && s->tx != TX_BEGUN))
 		return dbha__session_commit(s, rq, result, err);
 	if (verb == VERB_ROLLBACK)
 		return dbha__session_rollback(s, rq, result, err);
 	if (s->tx == TX_FAILED || s->tx == TX_LOST)
 		return fail_as_server(err, "25P02", true, "the transaction is over, it was rolled back: end it with ROLLBACK");
-	s->notified = s->notified || has_notify(rq->sql);
+	note(s, rq->sql);
 	return s->tx == TX_BEGUN ? run_first(s, rq, result, err) : run_in_transaction(s, rq, result, err);
 }
 

@@ -451,6 +451,34 @@ int dbha__statement_run(struct statement *st)
 	return code;
 }
 
+/*
+ * Whether a kept connection is found dead before anything is sent: then it is certain that nothing was done. In the middle of a
+ * transaction that is certain anyway, and is not worth the system call.
+ */
+static bool dead_before(const struct statement *st, struct dbha_conn *slot)
+{
+	return (st->may_commit || !st->in_transaction) && !st->continued && dbha__conn_is_dead(slot->conn);
+}
+
+static void not_sent(struct statement *st, struct attempt *attempt)
+{
+	dbha__attempt_begin(attempt);
+	attempt->end = ATTEMPT_NOT_SENT;
+	snprintf(attempt->message, sizeof attempt->message, "the server had closed the connection");
+	st->mark_refused = st->unprepared = false;
+}
+
+/* Whether the session can go on with its connection. */
+static bool goes_on_with(const struct statement *st, struct dbha_conn *slot, const struct attempt *attempt)
+{
+	if (dbha__conn_state(slot->conn) == CONN_UNUSABLE && !goes_on(st, attempt))
+		return false;
+	/* News of the server, or of the transaction being read-only: what the session has there stays, but is for nobody else. */
+	bool read_only = attempt->end == ATTEMPT_ERROR && !attempt->in_doubt && strcmp(attempt->sqlstate, "25006") == 0;
+	slot->conn->doubtful = slot->conn->doubtful || read_only;
+	return st->verdict.keep || read_only;
+}
+
 int dbha__statement_run_on_kept(struct statement *st)
 {
 	struct call *call = &st->call;
@@ -460,10 +488,12 @@ int dbha__statement_run_on_kept(struct statement *st)
 	call->on_standby = slot->conn->standby;
 	call->last_node = dbha__call_node(call, slot);
 	call->last_name = slot->node_name;
-	attempt_on(st, slot, &attempt);
+	if (dead_before(st, slot))
+		not_sent(st, &attempt);
+	else
+		attempt_on(st, slot, &attempt);
 	judge(st, &attempt);
-	bool unusable = dbha__conn_state(slot->conn) == CONN_UNUSABLE && !goes_on(st, &attempt);
-	if (!st->verdict.keep || unusable) {
+	if (!goes_on_with(st, slot, &attempt)) {
 		st->connection_lost = true;
 		st->kept = NULL;
 		dbha__call_return(call->h, slot, false);

@@ -12,6 +12,7 @@
 #include "resolve.h"
 #include "session.h"
 #include "sessionstate.h"
+#include "verb.h"
 
 static int not_in_transaction(const char *what, dbha_error *err)
 {
@@ -87,7 +88,7 @@ int dbha_session_begin(dbha_session *s, const dbha_transaction_options *options,
 static void make_result(PGresult **result)
 {
 	if (!*result)
-		*result = PQmakeEmptyPGresult(NULL, PGRES_COMMAND_OK);
+		*result = dbha__attempt_empty_result();
 }
 
 static int fail_rolled_back(dbha_session *s, dbha_error *err, const char *why)
@@ -100,11 +101,9 @@ static int fail_rolled_back(dbha_session *s, dbha_error *err, const char *why)
 }
 
 /* Of what was set in the transaction only that stays which a rollback does not undo. */
-static void undo_uses(dbha_session *s, const struct statement *st)
+static void undo_uses(dbha_session *s)
 {
-	/* A connection that is lost has been given back, `slot` or not. */
-	if (s->slot && !st->connection_lost)
-		s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
+	s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
 }
 
 /* The row that a transaction leaves in the outcome table, written in the same flush as COMMIT. */
@@ -157,38 +156,55 @@ static int resolve(dbha_session *s, const struct statement *st, const struct row
 }
 
 /* The server has answered; a failed transaction answers COMMIT with ROLLBACK, which is no error to the server. */
-static int ended(dbha_session *s, const struct statement *st, PGresult *result, dbha_error *err)
+static int ended(dbha_session *s, const PGresult *result, dbha_error *err)
 {
-	bool rolled_back = strcmp(PQcmdStatus(result), "ROLLBACK") == 0;
+	bool rolled_back = dbha__attempt_was_rolled_back(result);
 	if (!rolled_back) {
 		STATS_ADD(&s->h->handle_stats, transactions, 1);
 		return DBHA_OK;
 	}
-	undo_uses(s, st);
+	undo_uses(s);
 	return fail_rolled_back(s, err, s->last.code ? s->last.message : "it had failed before COMMIT");
 }
 
-/* After COMMIT or ROLLBACK on the held connection; with AND CHAIN the next transaction is open already. */
+/* With AND CHAIN it is of the same kind as the one before. */
+static void next_transaction(dbha_session *s)
+{
+	bool read_only = s->read_only, serializable = s->serializable;
+	dbha__session_new_transaction(s);
+	s->read_only = read_only;
+	s->serializable = serializable;
+}
+
+/* After COMMIT or ROLLBACK on the held connection; with AND CHAIN the next transaction is open there already. */
 static void follow_end(dbha_session *s, const struct statement *st)
 {
 	s->tx = TX_NONE;
 	if (st->connection_lost) {
 		dbha__session_forget_slot(s);
 		dbha__session_lost(s);
-		return;
-	}
-	if (dbha__conn_state(s->slot->conn) == CONN_IN_TRANSACTION) {
+	} else if (dbha__conn_state(s->slot->conn) == CONN_IN_TRANSACTION) {
 		s->tx = TX_OPEN;
-		s->mark.xid = 0;
+		s->used_before = s->slot->conn->used;
+		next_transaction(s);
 	} else {
 		dbha__session_settle(s);
 	}
 }
 
+/* Where no server has seen the end of a transaction, AND CHAIN is up to us: it would have begun the next one in any case. */
+static void chain(dbha_session *s, const char *sql)
+{
+	if (s->tx != TX_NONE || !dbha__verb_chains(sql))
+		return;
+	next_transaction(s);
+	s->tx = s->begin[0] ? TX_BEGUN : TX_FAILED;
+}
+
 /* Where it was not COMMIT that failed but the row before it, the transaction is still open. */
 static void end_on_server(dbha_session *s, struct statement *st)
 {
-	if (st->connection_lost || dbha__conn_state(s->slot->conn) != CONN_IN_TRANSACTION)
+	if (st->connection_lost || !dbha__conn_has_failed(s->slot->conn))
 		return;
 	if (dbha__exec_command(s->slot->conn, "ROLLBACK", st->call.deadline))
 		return;
@@ -197,63 +213,89 @@ static void end_on_server(dbha_session *s, struct statement *st)
 	dbha__call_return(s->h, s->slot, false);
 }
 
-int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
+static int commit_on_server(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
 {
-	if (s->tx == TX_NONE)
-		return not_in_transaction("COMMIT", err);
-	if (s->tx == TX_BEGUN) {
-		s->tx = TX_NONE;
-		make_result(result);
-		return DBHA_OK;
-	}
-	if (s->tx != TX_OPEN) {
-		s->tx = TX_NONE;
-		return fail_rolled_back(s, err, s->last.code ? s->last.message : "its connection was lost");
-	}
 	struct statement st;
+	struct row row;
+	unsigned used = s->slot->conn->used;
 	dbha__session_statement(s, &st, request, result, err);
 	st.call.intent = DBHA_WRITE;
 	st.in_transaction = st.may_commit = true;
-	struct row row;
 	st.before = make_row(s, &row);
 	int code = dbha__statement_run_on_kept(&st);
 	if (st.connection_lost && st.retry.outcome_unknown) {
+		s->used_before = used; /* what the transaction has set may have become the session's, and is lost */
 		follow_end(s, &st);
 		return resolve(s, &st, &row, result, err);
 	}
 	if (code != DBHA_OK)
 		end_on_server(s, &st);
 	if (code == DBHA_OK) {
-		code = ended(s, &st, *result, err);
+		code = ended(s, *result, err);
 	} else if (code == DBHA_ERR_LOST) {
 		code = fail_rolled_back(s, err, "the connection was lost before COMMIT");
 	} else {
 		STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
-		undo_uses(s, &st);
+		if (!st.connection_lost)
+			undo_uses(s);
 	}
 	follow_end(s, &st);
 	return code;
+}
+
+int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
+{
+	int code = DBHA_OK;
+	switch (s->tx) {
+	case TX_NONE:
+		return not_in_transaction("COMMIT", err);
+	case TX_BEGUN:
+		s->tx = TX_NONE;
+		make_result(result);
+		break;
+	case TX_OPEN:
+		code = commit_on_server(s, request, result, err);
+		break;
+	case TX_FAILED:
+	case TX_LOST:
+		s->tx = TX_NONE;
+		code = fail_rolled_back(s, err, s->last.code ? s->last.message : "its connection was lost");
+		break;
+	}
+	chain(s, request->sql);
+	return code;
+}
+
+/* False: the server refused to, as it does where the text is no ROLLBACK after all. */
+static bool rollback_on_server(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
+{
+	struct statement st;
+	dbha__session_statement(s, &st, request, result, err);
+	st.call.intent = DBHA_WRITE;
+	st.call.cancel = NULL; /* there is nothing to be gained by it */
+	st.in_transaction = true;
+	int code = dbha__statement_run_on_kept(&st);
+	if (code != DBHA_OK && !st.connection_lost)
+		return false;
+	if (!st.connection_lost)
+		undo_uses(s);
+	follow_end(s, &st);
+	return true;
 }
 
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
 {
 	if (s->tx == TX_NONE)
 		return not_in_transaction("ROLLBACK", err);
+	if (s->tx == TX_OPEN && !rollback_on_server(s, request, result, err))
+		return err->code;
 	STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
-	if (s->tx == TX_OPEN) {
-		struct statement st;
-		dbha__session_statement(s, &st, request, result, err);
-		st.call.intent = DBHA_WRITE;
-		st.in_transaction = true;
-		dbha__statement_run_on_kept(&st);
-		undo_uses(s, &st);
-		follow_end(s, &st);
-		PQclear(*result);
-		*result = NULL;
-	}
 	/* Wherever it was, it is over: what a server does not hear of, it rolls back by itself. */
-	if (s->tx != TX_OPEN)
+	if (s->tx != TX_OPEN) {
 		s->tx = TX_NONE;
+		next_transaction(s);
+	}
+	chain(s, request->sql);
 	make_result(result);
 	return DBHA_OK;
 }

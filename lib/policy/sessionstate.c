@@ -11,8 +11,6 @@ static const struct hint {
 	const char *word;
 	unsigned use;
 } hints[] = {
-    {"temp", USE_TEMP},
-    {"temporary", USE_TEMP},
     {"pg_temp", USE_TEMP},
     {"set_config", USE_SETTINGS},
     {"setseed", USE_SETTINGS},
@@ -21,25 +19,80 @@ static const struct hint {
     {"pg_try_advisory_lock", USE_LOCKS},
     {"pg_try_advisory_lock_shared", USE_LOCKS},
     {"dblink_connect", USE_LIBRARY},
-    {"hold", USE_CURSORS},
+    {"dblink_connect_u", USE_LIBRARY},
+};
+
+/* Words that mean something only behind these: a column may be called temp, or hold. */
+static const struct {
+	const char *word;
+	const char *behind[6];
+	unsigned use;
+} pairs[] = {
+    {"temp", {"create", "replace", "into", "local", "global"}, USE_TEMP},
+    {"temporary", {"create", "replace", "into", "local", "global"}, USE_TEMP},
+    {"hold", {"with"}, USE_CURSORS},
 };
 
 /* Those that stand in a DO block, whose tag is only "DO". */
 static const struct hint in_blocks[] = {
-    {"set", USE_SETTINGS}, {"listen", USE_LISTEN},   {"prepare", USE_PREPARED},
+    {"set", USE_SETTINGS}, {"reset", USE_SETTINGS},  {"listen", USE_LISTEN}, {"prepare", USE_PREPARED},
     {"load", USE_LIBRARY}, {"declare", USE_CURSORS}, {"execute", USE_ASKED},
 };
+
+struct word {
+	const char *at;
+	size_t length;
+};
+
+static bool is(struct word word, const char *text)
+{
+	return strlen(text) == word.length && strncasecmp(word.at, text, word.length) == 0;
+}
 
 static bool is_letter(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
-static unsigned use_of_word(const char *at, size_t length)
+/*
+ * The next word from *at on, and *at behind it. What stands in quotes counts, since a block is written in them; what stands in a
+ * comment does not. *quote is the quote that is open. Length 0: the end.
+ */
+static struct word next_word(const char **at, char *quote)
 {
+	const char *text = *at;
+	while (*text && !is_letter(*text)) {
+		const char *behind = *quote ? text : dbha__verb_skip_comment(text);
+		if (behind != text) {
+			text = behind;
+			continue;
+		}
+		if (*text == *quote)
+			*quote = '\0';
+		else if (!*quote && (*text == '\'' || *text == '"'))
+			*quote = *text;
+		text++;
+	}
+	struct word word = {text, 0};
+	while (is_letter(*text))
+		text++;
+	word.length = (size_t)(text - word.at);
+	*at = text;
+	return word;
+}
+
+static unsigned use_of_word(struct word word, struct word before)
+{
+	/* By far the most words are none of these, and are told by two letters. */
+	if (word.length < 4 || !strchr("tpsdhTPSDH", *word.at))
+		return 0;
 	for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++)
-		if (strlen(hints[i].word) == length && strncasecmp(at, hints[i].word, length) == 0)
+		if (is(word, hints[i].word))
 			return hints[i].use;
+	for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+		for (int k = 0; is(word, pairs[i].word) && pairs[i].behind[k]; k++)
+			if (is(before, pairs[i].behind[k]))
+				return pairs[i].use;
 	return 0;
 }
 
@@ -52,38 +105,27 @@ static unsigned use_of_block(const char *sql)
 	return use;
 }
 
+/* SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with the transaction; their tag is that of SET. */
+static bool sets(const char *sql)
+{
+	return dbha__verb_begins(sql, "set", NULL) && !dbha__verb_begins(sql, "set", "local") &&
+	       !dbha__verb_begins(sql, "set", "transaction") && !dbha__verb_begins(sql, "set", "constraints");
+}
+
 unsigned dbha__sessionstate_hints(const char *sql)
 {
 	unsigned use = 0;
-	const char *first = NULL;
-	size_t first_length = 0;
-	for (const char *at = sql; *at;) {
-		if (!is_letter(*at)) {
-			at++;
-			continue;
-		}
-		const char *end = at;
-		while (is_letter(*end))
-			end++;
-		if (!first) {
-			first = at;
-			first_length = (size_t)(end - at);
-		}
-		if (end - at > 3 && strchr("tpsdhTPSDH", *at))
-			use |= use_of_word(at, (size_t)(end - at));
-		at = end;
-	}
-	/* HOLD is a word of DECLARE; elsewhere it is somebody's column. */
-	bool declares = first && first_length == 7 && strncasecmp(first, "declare", 7) == 0;
-	if (!declares)
+	char quote = '\0';
+	const char *at = sql;
+	struct word before = {"", 0};
+	for (struct word word; (word = next_word(&at, &quote)).length > 0; before = word)
+		use |= use_of_word(word, before);
+	/* A function's body may say WITH HOLD too; outside a block only DECLARE does it. */
+	if (use & USE_CURSORS && !dbha__verb_begins(sql, "declare", NULL))
 		use &= ~(unsigned)USE_CURSORS;
-	if (first && first_length == 2 && strncasecmp(first, "do", 2) == 0)
+	if (dbha__verb_begins(sql, "do", NULL))
 		use |= use_of_block(sql);
-	/* SET LOCAL and SET TRANSACTION end with the transaction; their tag is that of SET. */
-	bool sets = first && first_length == 3 && strncasecmp(first, "set", 3) == 0;
-	if (sets && !dbha__verb_has_word(sql, "local") && !dbha__verb_has_word(sql, "transaction"))
-		use |= USE_SETTINGS;
-	return use;
+	return sets(sql) ? use | USE_SETTINGS : use;
 }
 
 static bool begins(const char *tag, const char *with)
@@ -91,7 +133,10 @@ static bool begins(const char *tag, const char *with)
 	return strncmp(tag, with, strlen(with)) == 0;
 }
 
-/* What a DISCARD, a RESET, and others of the kind take away. */
+/*
+ * What a DISCARD and others of the kind take away. RESET ALL does not take the role away that SET ROLE has set, and its tag is that of
+ * any RESET; UNLISTEN * has the tag of any UNLISTEN.
+ */
 static unsigned undone_by(const char *tag)
 {
 	if (begins(tag, "DISCARD ALL"))
@@ -100,6 +145,8 @@ static unsigned undone_by(const char *tag)
 		return USE_TEMP;
 	if (begins(tag, "DEALLOCATE ALL"))
 		return USE_PREPARED;
+	if (begins(tag, "CLOSE CURSOR ALL"))
+		return USE_CURSORS;
 	return 0;
 }
 
@@ -118,6 +165,7 @@ unsigned dbha__sessionstate_after(unsigned used, unsigned hinted, const char *ta
 		if (strcmp(tag, "PREPARE") == 0)
 			used |= USE_PREPARED;
 		break;
+	case 'C':
 	case 'D':
 		used &= ~undone_by(tag);
 		break;

@@ -27,7 +27,7 @@ unsigned dbha__sessionstate_hints(const char *sql);
 
 /*
  * What the session has used in all, after a statement with this command tag has succeeded. used: before it. hints: of its text. A
- * DISCARD ALL, or RESET ALL, takes away what it undoes.
+ * DISCARD ALL, or DEALLOCATE ALL, takes away what it undoes.
  */
 unsigned dbha__sessionstate_after(unsigned used, unsigned hints, const char *tag);
 

@@ -31,18 +31,21 @@ static const char *behind_block(const char *text)
 	return text;
 }
 
+const char *dbha__verb_skip_comment(const char *text)
+{
+	if (strncmp(text, "--", 2) == 0)
+		return text + strcspn(text, "\r\n");
+	return strncmp(text, "/*", 2) == 0 ? behind_block(text) : text;
+}
+
 /* Past blanks and comments. */
 static const char *skip(const char *text)
 {
-	for (;;) {
-		text += strspn(text, BLANKS);
-		if (strncmp(text, "--", 2) == 0)
-			text += strcspn(text, "\r\n");
-		else if (strncmp(text, "/*", 2) == 0)
-			text = behind_block(text);
-		else
-			return text;
+	for (const char *before = NULL; text != before;) {
+		before = text;
+		text = dbha__verb_skip_comment(text + strspn(text, BLANKS));
 	}
+	return text;
 }
 
 static struct word word_at(const char *text)
@@ -73,15 +76,22 @@ static bool is_one_of(struct word word, const char *const *texts, size_t n)
 	return false;
 }
 
-/* ROLLBACK TO SAVEPOINT and ROLLBACK PREPARED end no transaction. */
-static enum verb verb_of_rollback(struct word first)
+/* What COMMIT and ROLLBACK have in common: with TO, PREPARED, or anything else behind them they end no transaction. */
+static enum verb verb_of_end(struct word first, enum verb end)
 {
 	struct word second = word_at(first.at + first.length);
 	if (second.length == 0)
-		return *second.at == '\0' || *second.at == ';' ? VERB_ROLLBACK : VERB_UNKNOWN;
+		return end;
 	if (is(second, "work") || is(second, "transaction"))
-		return verb_of_rollback(second);
-	return is(second, "and") ? VERB_ROLLBACK : VERB_OTHER;
+		return verb_of_end(second, end);
+	if (is(second, "and"))
+		return end;
+	return is(second, "to") ? VERB_QUIET : VERB_OTHER;
+}
+
+static enum verb verb_of_prepare(struct word first)
+{
+	return is(word_at(first.at + first.length), "transaction") ? VERB_PREPARE_TRANSACTION : VERB_OTHER;
 }
 
 enum verb dbha__verb(const char *sql)
@@ -89,22 +99,37 @@ enum verb dbha__verb(const char *sql)
 	static const char *const commits[] = {"commit", "end"};
 	static const char *const begins[] = {"begin", "start"};
 	static const char *const rollbacks[] = {"rollback", "abort"};
+	static const char *const quiet[] = {"set",  "reset",      "show",   "savepoint", "release",
+	                                    "lock", "deallocate", "listen", "unlisten",  "close"};
 	struct word first = first_word(sql);
 	if (first.length == 0)
 		return *first.at == '(' ? VERB_OTHER : VERB_UNKNOWN;
 	if (is_one_of(first, commits, 2))
-		return VERB_COMMIT;
+		return verb_of_end(first, VERB_COMMIT);
 	if (is_one_of(first, begins, 2))
 		return VERB_BEGIN;
 	if (is_one_of(first, rollbacks, 2))
-		return verb_of_rollback(first);
+		return verb_of_end(first, VERB_ROLLBACK);
 	if (is(first, "copy"))
 		return VERB_COPY;
-	if (is(first, "prepare")) {
-		struct word second = word_at(first.at + first.length);
-		return second.length == 0 || is(second, "transaction") ? VERB_COMMIT : VERB_OTHER;
-	}
-	return VERB_OTHER;
+	if (is_one_of(first, quiet, sizeof quiet / sizeof quiet[0]))
+		return VERB_QUIET;
+	return is(first, "prepare") ? verb_of_prepare(first) : VERB_OTHER;
+}
+
+bool dbha__verb_chains(const char *sql)
+{
+	struct word word = first_word(sql);
+	word = word_at(word.at + word.length);
+	if (is(word, "work") || is(word, "transaction"))
+		word = word_at(word.at + word.length);
+	return is(word, "and") && is(word_at(word.at + word.length), "chain");
+}
+
+bool dbha__verb_begins(const char *sql, const char *first, const char *second)
+{
+	struct word word = first_word(sql);
+	return is(word, first) && (!second || is(word_at(word.at + word.length), second));
 }
 
 bool dbha__verb_has_word(const char *text, const char *word)

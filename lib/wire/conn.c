@@ -225,6 +225,21 @@ enum conn_state dbha__conn_state(const struct conn *conn)
 	}
 }
 
+bool dbha__conn_has_failed(const struct conn *conn)
+{
+	return PQtransactionStatus(conn->pg) == PQTRANS_INERROR;
+}
+
+bool dbha__conn_in_error(const struct conn *conn)
+{
+	return PQtransactionStatus(conn->pg) == PQTRANS_INERROR;
+}
+
+int dbha__conn_backend_pid(const struct conn *conn)
+{
+	return PQbackendPID(conn->pg);
+}
+
 void dbha__conn_lend(struct conn *conn)
 {
 	PQsetnonblocking(conn->pg, 0);

@@ -41,6 +41,7 @@ struct conn {
 	bool read_only_set;  /* we have set default_transaction_read_only for this session */
 	unsigned used;       /* enum session_use: what its user has left in the session */
 	bool cancel_pending; /* a cancel request was sent that may still hit whatever runs here: nobody else may have it */
+	bool doubtful;       /* nobody else may have it, for what its server said of itself */
 	bool resetting;      /* a reset is under way, see reset.h */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
 	bool basic_identity; /* the role may not read everything the identity query asks for */
@@ -113,6 +114,15 @@ enum conn_state {
 };
 
 enum conn_state dbha__conn_state(const struct conn *conn);
+
+/* CONN_IN_TRANSACTION: in one that has failed and can only be rolled back. */
+bool dbha__conn_has_failed(const struct conn *conn);
+
+/* Whether its transaction has failed and can only be rolled back. */
+bool dbha__conn_in_error(const struct conn *conn);
+
+/* The pid of its backend, as libpq was told it at connect. */
+int dbha__conn_backend_pid(const struct conn *conn);
 
 /* For a lease: libpq's blocking mode, as applications expect it. */
 void dbha__conn_lend(struct conn *conn);

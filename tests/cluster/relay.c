@@ -118,8 +118,11 @@ static bool hear_server(struct relay_pair *pair, int64_t due_ms)
 /* False: one of the two has gone. */
 static bool forward(struct relay *relay, struct relay_pair *pair, const struct pollfd items[2], int64_t now)
 {
-	if (items[0].revents && !hear_client(pair))
-		return false;
+	if (items[0].revents) {
+		atomic_fetch_add(&relay->bursts, 1);
+		if (!hear_client(pair))
+			return false;
+	}
 	if (items[1].revents && !hear_server(pair, now + atomic_load(&relay->delay_ms)))
 		return false;
 	if (pair->n_held && now >= pair->due_ms) {

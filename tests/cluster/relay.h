@@ -33,6 +33,7 @@ struct relay {
 	atomic_bool stop;
 	atomic_int delay_ms;  /* of whatever the server says */
 	atomic_long accepted; /* connections that were made */
+	atomic_long bursts;   /* times that a client spoke: what it sends at once is one */
 	atomic_long mute_after;
 	atomic_int mute_after_answers;
 	atomic_int open, most_open;

@@ -30,6 +30,11 @@
 		.repeatable = true                                                                                             \
 	}
 
+/* In a transaction, whatever it is; its COMMIT is another statement. */
+#define INSIDE                                                                                                         \
+	{                                                                                                                  \
+		.atomic = true, .uncommitted = true                                                                            \
+	}
 #define RUNS_CODE                                                                                                      \
 	{                                                                                                                  \
 		.runs_code = true                                                                                              \
@@ -72,6 +77,20 @@ static const struct row rows[] = {
     {ENDED_AFTER_ANSWER(LOST), READ, DO(ELSEWHERE, LOST), true, false},
     {ENDED_AFTER_ANSWER(LOST), INSERT, DO(REPORT, UNKNOWN), false, true},
     {ENDED_AFTER_ANSWER(LOST), CALL, DO(REPORT, UNKNOWN), false, true},
+    /* Before COMMIT nothing is in doubt, and the transaction's first statement may be run again. */
+    {ENDED(LOST), INSIDE, DO(ELSEWHERE, LOST), true, false},
+    {ENDED_AFTER_ANSWER(LOST), INSIDE, DO(ELSEWHERE, LOST), true, false},
+    {ENDED(NOT_SENT), INSIDE, DO(HERE, LOST), true, false},
+    {ENDED(TIMEOUT), INSIDE, DO(REPORT, TIMEOUT), true, false},
+    {ENDED_AFTER_ANSWER(TIMEOUT), INSIDE, DO(REPORT, TIMEOUT), true, false},
+    {FATAL("57P01"), INSIDE, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL_AFTER_ANSWER("57P01"), INSIDE, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL("57P02"), INSIDE, DO(ELSEWHERE, SERVER), true, false},
+    {FATAL("08P01"), INSIDE, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("40001"), INSIDE, DO(HERE, SERVER), true, false},
+    {ERROR("25006"), INSIDE, DO(ELSEWHERE, SERVER), true, false},
+    {ERROR("23505"), INSIDE, DO(REPORT, SERVER), true, false},
+    {ERROR("57014"), INSIDE, DO(REPORT, SERVER), true, false},
     /* The deadline: nothing again, and a write may still be going on. */
     {ENDED(TIMEOUT), READ, DO(REPORT, TIMEOUT), true, false},
     {ENDED(TIMEOUT), INSERT, DO(REPORT, TIMEOUT), false, true},

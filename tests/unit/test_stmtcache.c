@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "rng.h"
+#include "sessionstate.h"
 #include "stmtcache.h"
 #include "unit.h"
 
@@ -49,6 +50,19 @@ START_TEST(a_statement_is_prepared_when_it_comes_back)
 		ck_assert_int_eq((int)stmt.advice, STMT_PREPARED);
 		ck_assert_str_eq(stmt.name, name);
 		ck_assert_str_eq(stmt.evicted, "");
+	}
+	dbha__stmtcache_free(cache);
+}
+END_TEST
+
+START_TEST(what_a_text_may_leave_behind_is_known_each_time)
+{
+	struct stmtcache *cache = dbha__stmtcache_new(2);
+	for (int i = 0; i < 4; i++) {
+		ck_assert_uint_eq(use(cache, "SELECT pg_advisory_lock(1)").hints, USE_LOCKS);
+		ck_assert_uint_eq(use(cache, "SELECT 1").hints, 0);
+		if (i == 2)
+			ck_assert_uint_eq(use(cache, "/* a */ SET x = 1").hints, USE_SETTINGS);
 	}
 	dbha__stmtcache_free(cache);
 }
@@ -296,6 +310,7 @@ static Suite *stmtcache_suite(void)
 	tcase_add_test(tcase, a_refused_statement_begins_anew_under_another_name);
 	tcase_add_test(tcase, what_the_server_has_forgotten_is_prepared_anew_under_other_names);
 	tcase_add_test(tcase, a_refused_statement_makes_room);
+	tcase_add_test(tcase, what_a_text_may_leave_behind_is_known_each_time);
 	tcase_add_test(tcase, a_random_load_agrees_with_a_plain_list);
 	Suite *suite = suite_create("stmtcache");
 	suite_add_tcase(suite, tcase);
