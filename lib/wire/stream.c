@@ -55,6 +55,8 @@ static void judge_end(struct stream *s, struct attempt *attempt)
 	const dbha_request known = {.size = sizeof known};
 	s->kind = STREAM_NONE;
 	dbha__attempt_judge(s->conn, attempt);
+	if (s->conn->late)
+		dbha__attempt_judge_late(s->conn, attempt);
 	dbha__attempt_note_use(s->conn, &known, s->hints, attempt);
 }
 
