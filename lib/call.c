@@ -264,8 +264,9 @@ static bool settled(const struct call *call, struct conn *conn)
  */
 static bool ready_for(struct call *call, struct dbha_conn *slot, bool writes)
 {
-	bool dead = slot->rested_us > LOOK_AFTER_US && dbha__conn_is_dead(slot->conn);
-	if (!dead && settled(call, slot->conn) && fits(call, slot, writes))
+	/* Looked at last: the end of a connection stands behind what is still to be read. */
+	bool alive = settled(call, slot->conn) && (slot->rested_us <= LOOK_AFTER_US || !dbha__conn_is_dead(slot->conn));
+	if (alive && fits(call, slot, writes))
 		return true;
 	/* Each dead connection is met once, so that this needs no pause; what it means the monitor finds out. */
 	dbha__monitor_alarm(&call->h->monitor);

@@ -75,7 +75,10 @@ static bool has_notify(const char *sql)
 	return dbha__verb_has_word(sql, "notify") || dbha__verb_has_word(sql, "pg_notify");
 }
 
-/* The mark is asked for until the transaction has one. */
+/*
+ * The mark is asked for until the transaction has one. On a standby as well, where it has none: the server may have been promoted without
+ * our having heard of it.
+ */
 static struct xact_mark *wanted_mark(dbha_session *s)
 {
 	return s->read_only || s->mark.xid ? NULL : &s->mark;
@@ -86,9 +89,13 @@ static int learn_mark(dbha_session *s, const struct statement *st, int code)
 {
 	bool ended = st->stream && st->stream->kind == STREAM_NONE;
 	struct xact_mark *mark = wanted_mark(s);
-	if (!ended || code != DBHA_OK || s->tx != TX_OPEN || !mark || s->slot->conn->standby ||
-	    atomic_load(&s->h->marks_refused))
+	if (!ended || code != DBHA_OK || s->tx != TX_OPEN || !mark || atomic_load(&s->h->marks_refused))
 		return code;
+	if (st->stream->stopping) {
+		/* It was given up, for which there is no time. The next statement asks; until then nobody says that nothing was written. */
+		s->notified = true;
+		return code;
+	}
 	struct statement question;
 	PGresult *result = NULL;
 	dbha_request rq = {.size = sizeof rq, .sql = dbha__mark_sql(), .intent = DBHA_WRITE};
@@ -96,9 +103,9 @@ static int learn_mark(dbha_session *s, const struct statement *st, int code)
 	question.call.deadline = st->call.deadline;
 	question.in_transaction = true;
 	code = dbha__statement_run_on_kept(&question);
-	if (code == DBHA_OK)
-		dbha__mark_read(result, mark);
-	else if (code == DBHA_ERR_SERVER)
+	bool refused =
+	    code == DBHA_OK ? !dbha__mark_read(result, mark) && dbha__mark_is_there(result) : code == DBHA_ERR_SERVER;
+	if (refused)
 		atomic_store(&s->h->marks_refused, true);
 	PQclear(result);
 	follow(s, &question);
@@ -122,13 +129,13 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 		st.mark = wanted_mark(s);
 		dbha__session_opening(s, &st);
 		code = s->slot ? dbha__statement_run_on_kept(&st) : dbha__statement_run(&st);
-		if (!st.mark_refused && !st.unprepared)
+		if (code == DBHA_OK || s->slot || (!st.mark_refused && !st.unprepared))
 			break;
 		PQclear(*result);
 		*result = NULL;
-		if (st.kept && !s->slot)
+		if (st.kept)
 			dbha__call_return(s->h, st.kept, true);
-	} while (!s->slot);
+	} while (true);
 	follow(s, &st);
 	if (code != DBHA_OK && s->tx == TX_BEGUN)
 		s->tx = code == DBHA_ERR_SERVER ? TX_FAILED : TX_LOST;
@@ -200,10 +207,17 @@ int dbha__session_go_on(dbha_session *s, struct statement *st)
 	return as_canceled(s, as_state_lost(s, code, st->err), st->err);
 }
 
+/* COPY to and from files of the server's is a statement like others. */
+static bool talks_to_client(const char *copy)
+{
+	return dbha__verb_has_word(copy, "stdin") || dbha__verb_has_word(copy, "stdout");
+}
+
 static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	enum verb verb = dbha__verb(rq->sql);
-	if (verb == VERB_COPY && (!s->streaming.opening || s->streaming.open == STREAM_ROWS))
+	bool copies = s->streaming.opening && s->streaming.open != STREAM_ROWS;
+	if (verb == VERB_COPY && !copies && talks_to_client(rq->sql))
 		return dbha__fail(err, DBHA_ERR_USAGE, "COPY needs dbha_session_copy_in or dbha_session_copy_out");
 	if (s->tx != TX_NONE && verb == VERB_BEGIN)
 		return fail_as_server(err, "25001", false, "there is already a transaction in progress");

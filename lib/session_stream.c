@@ -17,8 +17,6 @@
 
 /* What a result that is given up may take to end by itself, before the server is asked to end it. */
 #define ALONE_US ((int64_t)10000)
-/* And in all: dbha_session_finish does not take longer than the 50 ms that a call may have beyond its deadline. */
-#define DRAIN_US ((int64_t)40000)
 
 /* ---- a step of whatever is open ------------------------------------------------------------------------------------ */
 
@@ -202,19 +200,22 @@ int dbha_session_fetch(dbha_session *s, int timeout_ms, PGresult **rows, dbha_er
 /* ---- giving up ------------------------------------------------------------------------------------------------------ */
 
 /*
- * A short rest is read to its end; for a long one the server is asked to stop. That request may arrive when the statement has ended by
- * itself: unless the answer is that of a request, the connection is not used again by others. (The answer to a refused COPY looks the same.)
+ * A short rest is read to its end; for a long one the server is asked to stop. Unless it says that it has stopped, the request may have
+ * come too late: then nobody else gets the connection, see after_cancel in statement.c. (The answer to a refused COPY looks the same.)
  */
 static void give_up(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
-	int64_t now = dbha__clock_now();
+	int64_t until = dbha__clock_now() + ALONE_US;
 	bool refuses = st->stream->kind == STREAM_COPY_IN;
-	if (dbha__stream_drain(st->stream, now + ALONE_US, attempt))
+	if (dbha__stream_drain(st->stream, until, attempt))
 		return;
+	until += CONN_DRAIN_US;
 	dbha__canceller_send(conn);
-	dbha__stream_drain(st->stream, now + DRAIN_US, attempt);
-	if (refuses || strcmp(attempt->sqlstate, "57014") != 0 || !dbha__canceller_settle(conn, now + DRAIN_US))
-		conn->cancel_pending = true;
+	dbha__stream_drain(st->stream, until, attempt);
+	bool stopped = !refuses && strcmp(attempt->sqlstate, "57014") == 0;
+	bool settled = attempt->end != ATTEMPT_TIMEOUT && dbha__canceller_settle(conn, until);
+	conn->cancel_pending = conn->cancel_pending || !stopped || !settled || !conn->direct;
+	attempt->in_doubt = !settled;
 }
 
 /* What giving up has cost, beside the result. */

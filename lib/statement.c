@@ -260,8 +260,7 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .before = st->before,
 	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
 	    .request = rq,
-	    /* A standby has nothing to write, and could not say where. */
-	    .mark = conn->standby ? NULL : st->mark,
+	    .mark = st->mark,
 	};
 	if (!flush.before && !flush.mark && !limited) {
 		dbha__exec(conn, rq, st->call.deadline, attempt);
@@ -313,9 +312,9 @@ static void attempt_on(struct statement *st, struct dbha_conn *slot, struct atte
 	if (cancelable)
 		dbha__call_running(call, NULL);
 	atomic_store_explicit(&slot->conn->uncancelable, false, memory_order_relaxed);
-	/* What came late of a stream is no use to anybody: the server was asked to stop, and what follows is the answer to that. */
-	if (slot->conn->late && attempt->end == ATTEMPT_OK && st->stream && st->stream->kind != STREAM_NONE)
-		dbha__attempt_timed_out(attempt);
+	/* A step of a stream, which the patrol may have ended, has not looked at that. */
+	if (slot->conn->late)
+		dbha__attempt_judge_late(slot->conn, attempt);
 	if (slot->conn->late || (cancelable && call->cancel->sent))
 		after_cancel(st, slot->conn, attempt);
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);

@@ -100,9 +100,10 @@ static int fail_rolled_back(dbha_session *s, dbha_error *err, const char *why)
 }
 
 /* Of what was set in the transaction only that stays which a rollback does not undo. */
-static void undo_uses(dbha_session *s)
+static void undo_uses(dbha_session *s, const struct statement *st)
 {
-	if (s->slot)
+	/* A connection that is lost has been given back, `slot` or not. */
+	if (s->slot && !st->connection_lost)
 		s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
 }
 
@@ -156,14 +157,14 @@ static int resolve(dbha_session *s, const struct statement *st, const struct row
 }
 
 /* The server has answered; a failed transaction answers COMMIT with ROLLBACK, which is no error to the server. */
-static int ended(dbha_session *s, PGresult *result, dbha_error *err)
+static int ended(dbha_session *s, const struct statement *st, PGresult *result, dbha_error *err)
 {
 	bool rolled_back = strcmp(PQcmdStatus(result), "ROLLBACK") == 0;
 	if (!rolled_back) {
 		STATS_ADD(&s->h->handle_stats, transactions, 1);
 		return DBHA_OK;
 	}
-	undo_uses(s);
+	undo_uses(s, st);
 	return fail_rolled_back(s, err, s->last.code ? s->last.message : "it had failed before COMMIT");
 }
 
@@ -223,12 +224,12 @@ int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult 
 	if (code != DBHA_OK)
 		end_on_server(s, &st);
 	if (code == DBHA_OK) {
-		code = ended(s, *result, err);
+		code = ended(s, &st, *result, err);
 	} else if (code == DBHA_ERR_LOST) {
 		code = fail_rolled_back(s, err, "the connection was lost before COMMIT");
 	} else {
 		STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
-		undo_uses(s);
+		undo_uses(s, &st);
 	}
 	follow_end(s, &st);
 	return code;
@@ -245,7 +246,7 @@ int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresul
 		st.call.intent = DBHA_WRITE;
 		st.in_transaction = true;
 		dbha__statement_run_on_kept(&st);
-		undo_uses(s);
+		undo_uses(s, &st);
 		follow_end(s, &st);
 		PQclear(*result);
 		*result = NULL;

@@ -128,31 +128,61 @@ void dbha__stream_end(struct stream *s, const char *refusal, int64_t deadline, s
 
 /* ---- out -------------------------------------------------------------------------------------------------------- */
 
+/* Until there is data, or the end of it (-1), or the deadline (0). */
+static int next_data(struct stream *s, int64_t deadline, char **data)
+{
+	bool broken = false;
+	for (;;) {
+		int n = PQgetCopyData(s->conn->pg, data, 1);
+		if (n != 0 || broken)
+			return n != 0 ? n : -1;
+		enum waited waited = dbha__wait_socket(s->conn, POLLIN, deadline);
+		if (waited == WAITED_TIMEOUT)
+			return 0;
+		/* Something may have come before the end of the connection: one look more. */
+		broken = waited == WAITED_BROKEN || !PQconsumeInput(s->conn->pg);
+	}
+}
+
+void dbha__stream_drain_copy(struct stream *s, int64_t deadline, struct attempt *attempt)
+{
+	char *data = NULL;
+	int n;
+	while ((n = next_data(s, deadline, &data)) > 0 && dbha__clock_now() < deadline)
+		PQfreemem(data);
+	if (n < 0) {
+		dbha__stream_read_end(s, deadline, attempt);
+		return;
+	}
+	if (n > 0)
+		PQfreemem(data);
+	dbha__stream_broke_off(s, true, attempt);
+}
+
 void dbha__stream_get(struct stream *s, int64_t deadline, char **data, size_t *length, struct attempt *attempt)
 {
-	PGconn *pg = s->conn->pg;
-	bool broken = false;
 	dbha__attempt_begin(attempt);
 	*data = NULL;
 	*length = 0;
-	while (s->kind == STREAM_COPY_OUT) {
-		int n = PQgetCopyData(pg, data, 1);
-		if (n > 0) {
-			*length = (size_t)n;
-			return;
-		}
-		if (n < 0 || broken) {
-			dbha__stream_read_end(s, deadline, attempt);
-			return;
-		}
-		enum waited waited = dbha__wait_socket(s->conn, POLLIN, deadline);
-		if (waited == WAITED_TIMEOUT) {
-			dbha__stream_broke_off(s, true, attempt);
-			return;
-		}
-		/* Something may have come before the end of the connection: one look more. */
-		broken = waited == WAITED_BROKEN || !PQconsumeInput(pg);
+	if (s->kind != STREAM_COPY_OUT)
+		return;
+	int n = next_data(s, deadline, data);
+	if (n > 0 && !s->conn->late) {
+		*length = (size_t)n;
+		return;
 	}
+	PQfreemem(*data);
+	*data = NULL;
+	if (n < 0) {
+		dbha__stream_read_end(s, deadline, attempt);
+		return;
+	}
+	if (!dbha__stream_ask_to_stop(s, &deadline)) {
+		dbha__stream_broke_off(s, true, attempt);
+		return;
+	}
+	s->late_rows = true;
+	dbha__stream_drain_copy(s, deadline, attempt);
 }
 
 char *dbha__stream_get_at_once(struct stream *s, size_t *length)

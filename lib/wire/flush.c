@@ -110,6 +110,16 @@ static bool send_all(struct pipeline *p, unsigned *hints)
 
 /* ---- collecting -------------------------------------------------------------------------------------------- */
 
+/*
+ * Whether it was the server who will not answer this question: it has no such function, or the role may not call it (class 42). A
+ * connection that was lost in the middle of the answer, a cancel or a shutdown would say something of this one time only.
+ */
+static bool refuses(const PGresult *result)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	return sqlstate && strncmp(sqlstate, "42", 2) == 0;
+}
+
 /* One result of one item. */
 static void take(struct pipeline *p, const struct item *item, PGresult *result)
 {
@@ -123,9 +133,9 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 	else if (item->kind == ITEM_PREPARE)
 		dbha__stmtcache_refused(p->conn->statements, item->name);
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
-		dbha__mark_read(result, p->flush->mark);
+		p->flush->mark_refused = !dbha__mark_read(result, p->flush->mark) && dbha__mark_is_there(result);
 	bool first_failure = failed && attempt->end == ATTEMPT_OK;
-	if (item->kind == ITEM_MARK && first_failure && !unprepared)
+	if (item->kind == ITEM_MARK && first_failure && !unprepared && refuses(result))
 		p->flush->mark_refused = true;
 	p->flush->unprepared = p->flush->unprepared || unprepared;
 	if (first_failure || (item->kind == ITEM_MAIN && status != PGRES_PIPELINE_ABORTED))

@@ -115,3 +115,8 @@ bool dbha__mark_read(const PGresult *result, struct xact_mark *mark)
 	*mark = read;
 	return true;
 }
+
+bool dbha__mark_is_there(const PGresult *result)
+{
+	return PQntuples(result) != 1 || PQnfields(result) < 1 || !PQgetisnull(result, 0, COL_XID);
+}

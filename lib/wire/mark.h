@@ -18,6 +18,9 @@ const char *dbha__mark_sql(void);
 /* Reads its result (text format). False: no xid yet, or nonsense; the mark is then all 0. */
 bool dbha__mark_read(const PGresult *result, struct xact_mark *mark);
 
+/* Whether there is an xid in it: what dbha__mark_read could not read then is not "nothing written". */
+bool dbha__mark_is_there(const PGresult *result);
+
 /* "16/B374D848", and nothing else. */
 bool dbha__lsn_read(const char *text, uint64_t *lsn);
 

@@ -57,7 +57,18 @@ static void judge_end(struct stream *s, struct attempt *attempt)
 	dbha__attempt_judge(s->conn, attempt);
 	if (s->conn->late)
 		dbha__attempt_judge_late(s->conn, attempt);
+	/* What was asked for and thrown away has not been answered in time, though the server has done it. */
+	if (s->late_rows && attempt->end == ATTEMPT_OK)
+		dbha__attempt_timed_out(attempt);
 	dbha__attempt_note_use(s->conn, &known, s->hints, attempt);
+}
+
+bool dbha__stream_ask_to_stop(struct stream *s, int64_t *deadline)
+{
+	if (s->stopping || !dbha__wait_drain(s->conn, deadline))
+		return false;
+	s->stopping = true;
+	return true;
 }
 
 /* A COPY that nobody asked for. */
@@ -69,17 +80,40 @@ static void refuse_copy(struct stream *s, PGresult *result, struct attempt *atte
 	dbha__attempt_refuse_copy(s->conn, attempt, result);
 }
 
-/* Reads on to the next rows, or to the end. Those that nobody wants are thrown away, and as they may never stop coming, not for ever. */
+/* One result more, or NULL at the end. At the deadline the server is asked to stop, and has a moment more. */
+static enum waited next_result(struct stream *s, int64_t *deadline, PGresult **result)
+{
+	*result = s->over;
+	s->over = NULL;
+	if (*result)
+		return WAITED_READY;
+	enum waited waited = dbha__wait_result(s->conn, *deadline);
+	bool asked = (waited == WAITED_TIMEOUT || s->conn->late) && dbha__stream_ask_to_stop(s, deadline);
+	if (waited == WAITED_TIMEOUT && asked)
+		waited = dbha__wait_result(s->conn, *deadline);
+	if (waited == WAITED_READY)
+		*result = PQgetResult(s->conn->pg);
+	return waited;
+}
+
+/* Rows that nobody wants, or that come too late. As they may never stop coming, this is not for ever. */
+static bool throw_away(struct stream *s, PGresult *rows, bool wanted, int64_t deadline)
+{
+	PQclear(rows);
+	s->late_rows = s->late_rows || wanted;
+	return dbha__clock_now() < deadline;
+}
+
+/* Reads on to the next rows, or to the end. */
 static void read_on(struct stream *s, bool rows_wanted, int64_t deadline, struct attempt *attempt)
 {
 	for (;;) {
-		enum waited waited = s->over ? WAITED_READY : dbha__wait_result(s->conn, deadline);
+		PGresult *result = NULL;
+		enum waited waited = next_result(s, &deadline, &result);
 		if (waited != WAITED_READY) {
 			dbha__stream_broke_off(s, waited == WAITED_TIMEOUT, attempt);
 			return;
 		}
-		PGresult *result = s->over ? s->over : PQgetResult(s->conn->pg);
-		s->over = NULL;
 		if (!result) {
 			judge_end(s, attempt);
 			return;
@@ -90,15 +124,12 @@ static void read_on(struct stream *s, bool rows_wanted, int64_t deadline, struct
 		}
 		if (!is_rows(result)) {
 			dbha__attempt_take(attempt, result);
-		} else if (rows_wanted) {
+		} else if (rows_wanted && !s->stopping) {
 			attempt->result = result;
 			return;
-		} else {
-			PQclear(result);
-			if (dbha__clock_now() >= deadline) {
-				dbha__stream_broke_off(s, true, attempt);
-				return;
-			}
+		} else if (!throw_away(s, result, rows_wanted, deadline)) {
+			dbha__stream_broke_off(s, true, attempt);
+			return;
 		}
 	}
 }
@@ -126,6 +157,7 @@ void dbha__stream_rows(struct stream *s, struct conn *conn, const dbha_request *
 {
 	*s = (struct stream){.conn = conn, .kind = STREAM_ROWS, .hints = hints_of(rq)};
 	dbha__attempt_begin(attempt);
+	dbha__wait_begin(conn);
 	if (!PQsendQueryParams(conn->pg, rq->sql, rq->n_params, rq->types, rq->values, rq->lengths, rq->formats,
 	                       rq->result_format)) {
 		not_sent(s, attempt);
@@ -180,6 +212,7 @@ PGresult *dbha__stream_at_hand(struct stream *s)
 static bool parse(struct stream *s, const char *sql, int64_t deadline, struct attempt *attempt)
 {
 	dbha__attempt_begin(attempt);
+	dbha__wait_begin(s->conn);
 	if (!PQsendPrepare(s->conn->pg, "", sql, 0, NULL)) {
 		not_sent(s, attempt);
 		return false;
@@ -188,11 +221,12 @@ static bool parse(struct stream *s, const char *sql, int64_t deadline, struct at
 	attempt->answered = false;
 	if (attempt->end == ATTEMPT_OK) {
 		PQclear(attempt->result);
+		attempt->result = NULL;
 		return true;
 	}
 	if (attempt->end == ATTEMPT_LOST || attempt->end == ATTEMPT_FATAL)
 		attempt->end = ATTEMPT_NOT_SENT;
-	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT;
+	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT || attempt->end == ATTEMPT_CANCELLED;
 	return false;
 }
 
@@ -201,19 +235,23 @@ static void begin_copy(struct stream *s, enum stream_kind wanted, int64_t deadli
 {
 	ExecStatusType invitation = wanted == STREAM_COPY_IN ? PGRES_COPY_IN : PGRES_COPY_OUT;
 	enum waited waited = dbha__wait_flush(s->conn, deadline);
+	PGresult *result = NULL;
 	if (waited == WAITED_READY)
-		waited = dbha__wait_result(s->conn, deadline);
+		waited = next_result(s, &deadline, &result);
 	if (waited != WAITED_READY) {
 		dbha__stream_broke_off(s, waited == WAITED_TIMEOUT, attempt);
 		return;
 	}
-	PGresult *result = PQgetResult(s->conn->pg);
 	if (PQresultStatus(result) == invitation) {
 		PQclear(result);
 		s->kind = wanted;
 		s->copies = true;
 		s->undone = wanted == STREAM_COPY_IN;
 		s->sent_us = dbha__clock_coarse();
+		/* Too late to begin. (A server says that it copies out with its first data, or with the error that ends it.) */
+		s->late_rows = s->stopping;
+		if (s->stopping)
+			dbha__stream_drain(s, deadline, attempt);
 	} else if (result && dbha__attempt_is_copy(result)) {
 		refuse_copy(s, result, attempt);
 	} else {
@@ -229,6 +267,11 @@ void dbha__stream_copy(struct stream *s, struct conn *conn, const dbha_request *
 	*s = (struct stream){.conn = conn};
 	if (!parse(s, rq->sql, deadline, attempt))
 		return;
+	if (conn->late || dbha__clock_now() >= deadline) {
+		dbha__attempt_timed_out(attempt);
+		attempt->prepared_only = true;
+		return;
+	}
 	s->hints = hints_of(rq);
 	dbha__attempt_begin(attempt);
 	s->kind = STREAM_ROWS;
@@ -240,24 +283,12 @@ void dbha__stream_copy(struct stream *s, struct conn *conn, const dbha_request *
 
 /* ---- giving up -------------------------------------------------------------------------------------------------- */
 
-/* The data of COPY TO, thrown away. */
-static void drain_copy_out(struct stream *s, int64_t deadline, struct attempt *attempt)
-{
-	char *data;
-	size_t length;
-	do {
-		dbha__stream_get(s, deadline, &data, &length, attempt);
-		PQfreemem(data);
-		if (s->kind != STREAM_NONE && attempt->end == ATTEMPT_OK && dbha__clock_now() >= deadline)
-			dbha__stream_broke_off(s, true, attempt);
-	} while (s->kind == STREAM_COPY_OUT && attempt->end == ATTEMPT_OK);
-}
-
 bool dbha__stream_drain(struct stream *s, int64_t deadline, struct attempt *attempt)
 {
 	dbha__attempt_begin(attempt);
 	PQclear(s->ahead);
 	s->ahead = NULL;
+	s->stopping = true; /* by whoever gives up, if he wants it */
 	switch (s->kind) {
 	case STREAM_NONE:
 		break;
@@ -268,7 +299,7 @@ bool dbha__stream_drain(struct stream *s, int64_t deadline, struct attempt *atte
 		dbha__stream_end(s, "given up by the client", deadline, attempt);
 		break;
 	case STREAM_COPY_OUT:
-		drain_copy_out(s, deadline, attempt);
+		dbha__stream_drain_copy(s, deadline, attempt);
 		break;
 	}
 	return s->kind == STREAM_NONE;

@@ -4,8 +4,8 @@
  * Each step ends at its deadline and says in a struct attempt how it ended, as exec does. What has come is handed on at once and
  * what is put is sent before more is taken, so that neither side of a large transfer is held in memory.
  *
- * An attempt that did not end with ATTEMPT_OK has ended the stream. With ATTEMPT_TIMEOUT the server knows nothing of that: its
- * connection is to be closed, or drained by dbha__stream_drain after a cancel request.
+ * An attempt that did not end with ATTEMPT_OK has ended the stream. At the deadline the server is asked to stop, as exec has it; where
+ * that does not end it soon it is ATTEMPT_TIMEOUT, and the connection is to be closed.
  */
 #ifndef DBHA_WIRE_STREAM_H
 #define DBHA_WIRE_STREAM_H
@@ -37,6 +37,8 @@ struct stream {
 	 * anything of it. Stays true behind the end of the stream.
 	 */
 	bool undone;
+	bool stopping;   /* the server was asked to stop: rows are not wanted any more */
+	bool late_rows;  /* that was at a deadline, and rows came behind it */
 	size_t unsent;   /* COPY FROM: bytes put since everything was out */
 	int64_t sent_us; /* COPY FROM: when everything was out, on the coarse clock */
 };

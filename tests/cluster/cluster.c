@@ -509,7 +509,7 @@ void add_test(Suite *suite, const char *name, const TTest *test, SFun before, SF
 
 static void forget_environment(void)
 {
-	static const char *const kept[] = {"DBHA_PGCLUSTER=", "DBHA_PGUSER=", "DBHA_FIRST_WRITE=", "PGBIN="};
+	static const char *const kept[] = {"DBHA_PGCLUSTER=", "DBHA_PGUSER=", "DBHA_FIRST_WRITE=", "DBHA_SEED=", "PGBIN="};
 	for (char **entry = environ; *entry;) {
 		bool keep =
 		    strncmp(*entry, "PG", 2) != 0 && strncmp(*entry, "DB", 2) != 0 && strncmp(*entry, "DATABASE_URL=", 13);

@@ -18,7 +18,7 @@ static struct sockaddr_in local(int port)
 }
 
 /* To the loopback a connect ends at once, one way or the other. */
-static int connect_to(int port)
+int connect_local(int port)
 {
 	struct sockaddr_in address = local(port);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -28,11 +28,29 @@ static int connect_to(int port)
 	return -1;
 }
 
-static void close_with_reset(int fd)
+void close_with_reset(int fd)
 {
 	struct linger linger = {.l_onoff = 1};
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
 	close(fd);
+}
+
+void send_at_once(int fd)
+{
+	int on = 1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+int listen_local(int *port)
+{
+	struct sockaddr_in address = local(0);
+	socklen_t size = sizeof address;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, size), 0);
+	ck_assert_int_eq(listen(fd, 128), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+	*port = ntohs(address.sin_port);
+	return fd;
 }
 
 static void take_connection(struct relay *relay)
@@ -41,14 +59,13 @@ static void take_connection(struct relay *relay)
 	if (client < 0)
 		return;
 	atomic_fetch_add(&relay->accepted, 1);
-	int server = connect_to(atomic_load(&relay->server_port));
+	int server = connect_local(atomic_load(&relay->server_port));
 	if (server < 0) {
 		close_with_reset(client);
 		return;
 	}
-	int on = 1;
-	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	send_at_once(client);
+	send_at_once(server);
 	struct relay_pair *pair = &relay->pairs[relay->n_pairs++];
 	pair->client = client;
 	pair->server = server;
@@ -151,16 +168,10 @@ static void *serve(void *arg)
 
 void relay_start(struct relay *relay, int server_port)
 {
-	struct sockaddr_in address = local(0);
-	socklen_t size = sizeof address;
 	memset(relay, 0, sizeof *relay);
 	atomic_store(&relay->server_port, server_port);
 	relay_mute_after(relay, -1);
-	relay->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	ck_assert_int_eq(bind(relay->listener, (struct sockaddr *)&address, size), 0);
-	ck_assert_int_eq(listen(relay->listener, 128), 0);
-	ck_assert_int_eq(getsockname(relay->listener, (struct sockaddr *)&address, &size), 0);
-	relay->port = ntohs(address.sin_port);
+	relay->listener = listen_local(&relay->port);
 	ck_assert_int_eq(pthread_create(&relay->thread, NULL, serve, relay), 0);
 	relay->running = true;
 }

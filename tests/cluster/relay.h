@@ -50,4 +50,10 @@ void relay_mute_after(struct relay *relay, long bytes);
 /* The same after so many answers: what the server says until the client speaks again is one. */
 void relay_mute_after_answers(struct relay *relay, int answers);
 
+/* What forwarders are made of: a listener on a port of its own, a connection (or -1), an end with RST, no waiting for more. */
+int listen_local(int *port);
+int connect_local(int port);
+void close_with_reset(int fd);
+void send_at_once(int fd);
+
 #endif

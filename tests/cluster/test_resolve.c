@@ -41,12 +41,20 @@ static void sql(PGconn *pg, const char *text)
 	PQclear(result);
 }
 
+/* A server that crashes says so to everybody. */
+static void ignore(void *arg, const char *message)
+{
+	(void)arg;
+	(void)message;
+}
+
 static PGconn *connect_to(int node)
 {
 	char order[4];
 	snprintf(order, sizeof order, "%d", node);
 	PGconn *pg = PQconnectdb(cluster_url(&c, order, NULL));
 	ck_assert_msg(PQstatus(pg) == CONNECTION_OK, "node %d: %s", node, PQerrorMessage(pg));
+	PQsetNoticeProcessor(pg, ignore, NULL);
 	return pg;
 }
 
@@ -436,6 +444,7 @@ static void crash_backend(void)
 	const char *recovered = cluster_ask(&c, 1, "SELECT coalesce(pg_last_wal_replay_lsn()::text, '')");
 	PGconn *victim = cluster_admin(&c, 1);
 	PGconn *witness = cluster_admin(&c, 1);
+	PQsetNoticeProcessor(witness, ignore, NULL);
 	kill(PQbackendPID(victim), SIGKILL);
 	/* The witness is ended when the postmaster has seen it; then the server comes back. */
 	WAIT_FOR((PQclear(PQexec(witness, "SELECT 1")), PQstatus(witness) == CONNECTION_BAD), PATIENCE_MS);
@@ -485,6 +494,7 @@ static void taken_by(void (*crash)(void))
 	ASSERT_OUTCOME(resolve(h, &x), ABORTED);
 	late = open_handle(cluster_url(&c, NULL, NULL));
 	ASSERT_OUTCOME(resolve(late, &x), UNKNOWN);
+	cluster_as_before(&c, h);
 }
 
 START_TEST(what_a_crash_of_the_server_has_taken_is_not_committed)
@@ -518,6 +528,22 @@ START_TEST(what_was_seen_flushed_outlives_every_restart)
 	ASSERT_OUTCOME(resolve(h, &x), COMMITTED);
 	ASSERT_OUTCOME(resolve(h, &open), ABORTED);
 	PQfinish(open.pg);
+	cluster_as_before(&c, h);
+}
+END_TEST
+
+/* Nobody looks meanwhile: the new connection may be the first to meet the new life, and the view has to be waited for. */
+START_TEST(without_a_thread_the_view_is_waited_for)
+{
+	dbha *h = open_all(&c, "monitor=off&probe_interval=1min");
+	struct xact x = committed_row(1, 1);
+	dbha *seen = open_handle(cluster_url(&c, NULL, "monitor=off&probe_interval=1min&application_name=seen"));
+	fetch(seen, DBHA_WRITE, "INSERT INTO rows (id) VALUES (2)");
+	for (int i = 0; i < 5; i++) {
+		crash_backend();
+		ASSERT_OUTCOME(resolve(seen, &x), COMMITTED);
+	}
+	cluster_as_before(&c, h);
 }
 END_TEST
 
@@ -535,6 +561,8 @@ START_TEST(a_commit_just_before_a_crash_is_unknown_or_in_the_table)
 	ASSERT_OUTCOME(resolve(asks, &gone), ABORTED);
 	ck_assert(has_row(1, 1) && !has_row(1, 2));
 	PQfinish(gone.pg);
+	outcome_table_command("--drop", 0);
+	cluster_as_before(&c, h);
 }
 END_TEST
 
@@ -561,13 +589,14 @@ int main(void)
 	ADD_TEST(suite, a_transaction_that_has_not_written_has_no_mark, servers, NULL, 60);
 	ADD_TEST(suite, one_in_progress_is_waited_for, servers, NULL, 60);
 	ADD_TEST(suite, one_in_progress_is_ended_where_that_is_wanted, servers, NULL, 60);
-	ADD_TEST(suite, after_a_promotion_the_position_decides, servers, NULL, 90);
-	ADD_TEST(suite, two_promotions_in_a_row_are_followed, servers, NULL, 90);
-	ADD_TEST(suite, a_promoted_server_that_has_restarted_is_known_to_who_saw_it, servers, NULL, 90);
 	ADD_TEST(suite, what_a_crash_of_the_server_has_taken_is_not_committed, servers, NULL, 90);
 	ADD_TEST(suite, what_a_crash_of_one_backend_has_taken_is_not_committed, servers, NULL, 90);
 	ADD_TEST(suite, what_was_seen_flushed_outlives_every_restart, servers, NULL, 90);
+	ADD_TEST(suite, without_a_thread_the_view_is_waited_for, servers, NULL, 90);
 	ADD_TEST(suite, a_commit_just_before_a_crash_is_unknown_or_in_the_table, servers, NULL, 90);
+	ADD_TEST(suite, after_a_promotion_the_position_decides, servers, NULL, 90);
+	ADD_TEST(suite, two_promotions_in_a_row_are_followed, servers, NULL, 90);
+	ADD_TEST(suite, a_promoted_server_that_has_restarted_is_known_to_who_saw_it, servers, NULL, 90);
 	ADD_TEST(suite, without_a_primary_the_outcome_is_unknown_in_time, servers, NULL, 60);
 	return run_suite(suite, &c);
 }
