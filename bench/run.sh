@@ -9,7 +9,7 @@
 #
 # The server runs with fsync off, on the same machine and over TCP on loopback: it shares the processors with the
 # client, and a network would hide what is measured here. Each program's head says how it measures and how to read it.
-# The instruction counts need valgrind and are left out, with a line that says so, where it is missing. About 4 minutes,
+# The instruction counts need valgrind and are left out, with a line that says so, where it is missing. About 5 minutes,
 # with --quick one. What a stampede costs a server is measured by herd.sh, which needs root and is run by hand.
 set -euo pipefail
 export LC_ALL=C
@@ -47,9 +47,9 @@ parse_arguments() {
 
 lengths() {
 	if $QUICK; then
-		SELECT=(--slices 40) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3) IDLE=(--rounds 1)
+		SELECT=(--slices 40) TRANSACTION=(--slices 10) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3) IDLE=(--rounds 1)
 	else
-		SELECT=(--slices 300) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5) IDLE=(--rounds 3)
+		SELECT=(--slices 300) TRANSACTION=(--slices 100) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5) IDLE=(--rounds 3)
 	fi
 }
 
@@ -74,6 +74,7 @@ main() {
 	URL=$("$PGCLUSTER" url "$CLUSTER")
 	load before
 	run prepared_select "${SELECT[@]}"
+	run transaction "${TRANSACTION[@]}"
 	run acquire_release "${ACQUIRE[@]}"
 	run fairness "${FAIR[@]}"
 	printf '\n== instructions\n'

@@ -241,9 +241,9 @@ typedef struct dbha_request {
  * h: not NULL. request: not NULL, borrowed. result: not NULL; set to NULL first, then to the server's result, also where
  *   the server refused the statement (for PQresultErrorField). err: may be NULL.
  * Returns: DBHA_OK or an error code.
- * Errors: SERVER; TIMEOUT; NO_NODE and POOL (never sent, retry_safe); LOST (not executed, retry_safe); UNKNOWN (08007, may
- *   have been executed: outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY; at the first call
- *   those of dbha_open.
+ * Errors: SERVER; TIMEOUT (retry_safe where the server has said that it stopped the statement, outcome_unknown for a write where it has
+ *   not); NO_NODE and POOL (never sent, retry_safe); LOST (not executed, retry_safe); UNKNOWN (08007, may have been executed:
+ *   outcome_unknown); SPLIT_BRAIN; FOREIGN; CLOSED; USAGE; MEMORY; at the first call those of dbha_open.
  * Threads: any. Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees the result with PQclear.
  * Fork: usable in a child, with connections of its own.
  */

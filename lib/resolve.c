@@ -86,15 +86,29 @@ static bool awaits_view(struct resolving *r)
 	return now < r->view_us && now < r->what->deadline;
 }
 
-static void terminate_if_due(struct resolving *r, struct dbha_conn *slot, const struct incarnation *asked)
+static bool is_own_life(const struct resolving *r, const struct incarnation *asked)
 {
 	struct incarnation mine = dbha__outcome_incarnation(r->what->mark);
-	if (dbha__clock_now() < r->terminate_us || !dbha__incarnation_same(&mine, asked))
+	return dbha__incarnation_same(&mine, asked);
+}
+
+static void terminate_if_due(struct resolving *r, struct dbha_conn *slot, const struct incarnation *asked)
+{
+	if (dbha__clock_now() < r->terminate_us || !is_own_life(r, asked))
 		return;
 	r->terminate_us = INT64_MAX;
 	if (dbha__xact_terminate(slot->conn, r->what->mark, r->what->deadline))
 		dbha__trace(&r->h->trace, TRACE_WARNING, "commit_terminate: ended backend %d, which still ran transaction %llu",
 		            (int)r->what->mark->pid, (unsigned long long)r->what->mark->xid);
+}
+
+/*
+ * Whether the table is asked although the status may be believed: a first write to temporary tables leaves no WAL, so that in another life
+ * than its own the number may be another transaction's all the same. The row cannot.
+ */
+static bool knows_better(const struct resolving *r, const struct incarnation *asked)
+{
+	return r->h->config.options.outcome_table && r->what->token && !is_own_life(r, asked);
 }
 
 /* The status is of this transaction. */
@@ -148,6 +162,8 @@ static enum look weigh(struct resolving *r, struct dbha_conn *slot, struct xact_
 	}
 	switch (judge(r, &answer->is, &unseen)) {
 	case OUTCOME_ASK:
+		if (knows_better(r, &answer->is))
+			return doubt(r, slot, answer, outcome);
 		return believe(r, slot, answer, outcome);
 	case OUTCOME_NOT_COMMITTED:
 		*outcome = OUTCOME_ABORTED;

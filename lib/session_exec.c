@@ -98,6 +98,11 @@ static int learn_mark(dbha_session *s, const struct statement *st, int code)
 	struct xact_mark *mark = wanted_mark(s, st->request->sql);
 	if (!ended || code != DBHA_OK || s->tx != TX_OPEN || !mark || atomic_load(&s->h->marks_refused))
 		return code;
+	if (st->stream->stopping) {
+		/* It was given up, for which there is no time. The next statement asks; until then nobody says that nothing was written. */
+		s->notified = true;
+		return code;
+	}
 	struct statement question;
 	PGresult *result = NULL;
 	dbha_request rq = {.size = sizeof rq, .sql = dbha__mark_sql(), .intent = DBHA_WRITE};
@@ -246,10 +251,17 @@ int dbha__session_go_on(dbha_session *s, struct statement *st)
 	return as_canceled(s, as_state_lost(s, code, st->err), st->err);
 }
 
+/* COPY to and from files of the server's is a statement like others. */
+static bool talks_to_client(const char *copy)
+{
+	return dbha__verb_has_word(copy, "stdin") || dbha__verb_has_word(copy, "stdout");
+}
+
 static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	enum verb verb = dbha__verb(rq->sql);
-	if (verb == VERB_COPY && (!s->streaming.opening || s->streaming.open == STREAM_ROWS))
+	bool copies = s->streaming.opening && s->streaming.open != STREAM_ROWS;
+	if (verb == VERB_COPY && !copies && talks_to_client(rq->sql))
 		return dbha__fail(err, DBHA_ERR_USAGE, "COPY needs dbha_session_copy_in or dbha_session_copy_out");
 	if (s->tx != TX_NONE && verb == VERB_BEGIN)
 		return fail_as_server(err, "25001", false, "there is already a transaction in progress");

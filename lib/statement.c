@@ -307,9 +307,14 @@ static void attempt_on(struct statement *st, struct dbha_conn *slot, struct atte
 	bool cancelable = call->cancel && !st->may_commit;
 	if (cancelable)
 		dbha__call_running(call, slot->conn);
+	slot->conn->late = slot->conn->unreplicated = false;
 	send(st, slot->conn, attempt);
 	if (cancelable)
 		dbha__call_running(call, NULL);
+	atomic_store_explicit(&slot->conn->uncancelable, false, memory_order_relaxed);
+	/* A step of a stream, which the patrol may have ended, has not looked at that. */
+	if (slot->conn->late)
+		dbha__attempt_judge_late(slot->conn, attempt);
 	if (slot->conn->late || (cancelable && call->cancel->sent))
 		after_cancel(st, slot->conn, attempt);
 	atomic_store_explicit(&slot->movable, false, memory_order_relaxed);

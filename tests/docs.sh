@@ -22,16 +22,16 @@ check() { # check WHAT COMMAND...: runs the command and counts
 	fi
 }
 
-# The C programs of the README, marked as such, compile and link.
-readme_programs() {
+# The C programs of the documents, marked as such, compile and link.
+c_programs() {
 	awk -v dir="$work" '
 		/<!-- test: compile -->/ { armed = 1; next }
-		armed && /^```c$/ { file = dir "/readme" ++n ".c"; next }
+		armed && /^```c$/ { file = dir "/program" ++n ".c"; next }
 		/^```$/ { file = ""; armed = 0 }
-		file { print > file }' README.md
-	[ -e "$work/readme1.c" ] || return 1
+		file { print > file }' README.md docs/*.md
+	[ -e "$work/program1.c" ] || return 1
 	local program
-	for program in "$work"/readme*.c; do
+	for program in "$work"/program*.c; do
 		# shellcheck disable=SC2046 # flags are meant to be split
 		cc -Wall -Wextra -Werror -Iinclude "$program" -o "${program%.c}" -L"$build/.libs" -ldbha \
 			$(pkg-config --cflags --libs libpq) || return 1
@@ -111,7 +111,7 @@ first_words() {
 	return "$bad"
 }
 
-check "the C programs of the README compile" readme_programs
+check "the C programs of the documents compile" c_programs
 check "the table of options of the README is the library's" readme_options
 check "the tables of docs/retry.md are the library's" retry_tables
 check "each class of errors has a row in docs/retry.md" retry_classes

@@ -248,8 +248,10 @@ static void begin_copy(struct stream *s, enum stream_kind wanted, int64_t deadli
 		s->copies = true;
 		s->undone = wanted == STREAM_COPY_IN;
 		s->sent_us = dbha__clock_coarse();
-		if (s->stopping) /* too late to begin */
-			dbha__stream_broke_off(s, true, attempt);
+		/* Too late to begin. (A server says that it copies out with its first data, or with the error that ends it.) */
+		s->late_rows = s->stopping;
+		if (s->stopping)
+			dbha__stream_drain(s, deadline, attempt);
 	} else if (result && dbha__attempt_is_copy(result)) {
 		refuse_copy(s, result, attempt);
 	} else {
