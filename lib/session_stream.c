@@ -263,10 +263,12 @@ int dbha_session_finish(dbha_session *s, dbha_error *err)
 	dbha_error unwanted;
 	if (!err)
 		err = &unwanted;
-	if (s && s->streaming.open == STREAM_NONE)
+	if (!s)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_session_finish: the session is NULL");
+	if (s->streaming.open == STREAM_NONE)
 		return DBHA_OK;
-	int code = dbha__session_enter_stream(s, "dbha_session_finish", s ? s->streaming.open : STREAM_NONE, err);
+	int code = dbha__session_enter_stream(s, "dbha_session_finish", s->streaming.open, err);
 	if (code != DBHA_OK) /* in a forked child it was the parent's, and is over */
-		return s && s->streaming.open == STREAM_NONE ? DBHA_OK : code;
+		return s->streaming.open == STREAM_NONE ? DBHA_OK : code;
 	return dbha__session_leave(s, finish(s, err), err);
 }

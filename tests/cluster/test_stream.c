@@ -331,8 +331,8 @@ START_TEST(the_deadline_passes_between_two_rows)
 		int pid;
 		do {
 			pid = backend();
-			begin_rows("SELECT i, repeat('x', 20000), pg_sleep(CASE i WHEN 10 THEN 60 ELSE 0 END) FROM "
-			           "generate_series(1, 20) i",
+			begin_rows("SELECT i, repeat('x', 2000), pg_sleep(CASE i WHEN 250 THEN 60 ELSE 0 END) FROM "
+			           "generate_series(1, 300) i",
 			           5000);
 			int64_t began = now_ms();
 			ck_assert_int_ge(take_rows(timeouts[i]), 1);
