@@ -386,7 +386,7 @@ START_TEST(what_is_given_up_early_frees_its_backend)
 {
 	int pid = backend();
 	int64_t best = INT64_MAX;
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 3 || (i < 20 && best > SLACK_MS); i++) {
 		begin_rows("SELECT generate_series(1, 1000000000), repeat('x', 100)", 20000);
 		dbha__stream_next(&s, in_ms(5000), &attempt);
 		clear();
