@@ -223,7 +223,9 @@ static int cost(const dbha_session *s, bool in_transaction, int code, dbha_error
 {
 	if (!in_transaction && !s->state_lost)
 		return DBHA_OK;
-	if (code != DBHA_ERR_TIMEOUT)
+	/* It may have stopped, and its connection be closed nonetheless, because the request is not known to have been acted on. */
+	bool closed_by_us = !s->slot && (code == DBHA_ERR_TIMEOUT || strcmp(err->sqlstate, "57014") == 0);
+	if (!closed_by_us)
 		return code;
 	if (s->state_lost)
 		return dbha__fail(err, DBHA_ERR_STATE_LOST,
