@@ -275,10 +275,14 @@ static bool rollback_on_server(dbha_session *s, const dbha_request *request, PGr
 	st.call.cancel = NULL; /* there is nothing to be gained by it */
 	st.in_transaction = true;
 	int code = dbha__statement_run_on_kept(&st);
-	if (code != DBHA_OK && !st.connection_lost)
+	if (code == DBHA_ERR_SERVER && !st.connection_lost)
 		return false;
-	if (!st.connection_lost)
-		undo_uses(s);
+	if (code != DBHA_OK && !st.connection_lost) {
+		/* Not done in time: whether it still will be, nobody waits to hear. */
+		st.connection_lost = true;
+		dbha__call_return(s->h, s->slot, false);
+	}
+	undo_uses(s);
 	follow_end(s, &st);
 	return true;
 }

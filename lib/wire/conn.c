@@ -230,11 +230,6 @@ bool dbha__conn_has_failed(const struct conn *conn)
 	return PQtransactionStatus(conn->pg) == PQTRANS_INERROR;
 }
 
-bool dbha__conn_in_error(const struct conn *conn)
-{
-	return PQtransactionStatus(conn->pg) == PQTRANS_INERROR;
-}
-
 int dbha__conn_backend_pid(const struct conn *conn)
 {
 	return PQbackendPID(conn->pg);

@@ -118,9 +118,6 @@ enum conn_state dbha__conn_state(const struct conn *conn);
 /* CONN_IN_TRANSACTION: in one that has failed and can only be rolled back. */
 bool dbha__conn_has_failed(const struct conn *conn);
 
-/* Whether its transaction has failed and can only be rolled back. */
-bool dbha__conn_in_error(const struct conn *conn);
-
 /* The pid of its backend, as libpq was told it at connect. */
 int dbha__conn_backend_pid(const struct conn *conn);
 

@@ -207,8 +207,8 @@ START_TEST(no_cancel_hits_another_session)
 	ck_assert_msg(atomic_load(&hammered.wrong) == 0, "%ld of %ld: %s", atomic_load(&hammered.wrong),
 	              atomic_load(&hammered.others), hammered.first.message);
 	ck_assert_msg(atomic_load(&hammered.unexpected) == 0, "%s", hammered.first.message);
-	ck_assert_int_gt(atomic_load(&hammered.canceled), 50);
-	ck_assert_int_gt(atomic_load(&hammered.others), 50);
+	ck_assert_int_gt(atomic_load(&hammered.canceled), 10);
+	ck_assert_int_gt(atomic_load(&hammered.others), 10);
 	printf("canceled %ld of %ld, beside %ld others\n", atomic_load(&hammered.canceled), atomic_load(&hammered.done),
 	       atomic_load(&hammered.others));
 	dbha_session_close(hammered.target);

@@ -134,7 +134,7 @@ enum conn_state dbha__conn_state(const struct conn *conn)
 	return sim(conn)->dead || sim(conn)->busy ? CONN_UNUSABLE : CONN_IDLE;
 }
 
-bool dbha__conn_in_error(const struct conn *conn)
+bool dbha__conn_has_failed(const struct conn *conn)
 {
 	(void)conn;
 	return false;
