@@ -623,7 +623,7 @@ START_TEST(a_function_is_run_to_one_commit_wherever_it_is_cut)
 }
 END_TEST
 
-#define ADD(test) ADD_TEST(suite, test, server, no_workers, 180)
+#define ADD(test) ADD_TEST(suite, test, server, no_workers, 400)
 
 int main(void)
 {
