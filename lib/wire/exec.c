@@ -34,13 +34,11 @@ static bool take_results(struct conn *conn, int64_t deadline, struct attempt *at
 static void collect(struct conn *conn, int64_t deadline, bool drains, struct attempt *attempt)
 {
 	enum waited waited = dbha__wait_flush(conn, deadline);
-	bool late = waited == WAITED_TIMEOUT;
 	if (waited == WAITED_BROKEN)
 		dbha__attempt_lost(conn, attempt);
-	else if (waited == WAITED_READY)
-		late = !take_results(conn, deadline, attempt) &&
-		       !(drains && dbha__wait_drain(conn, &deadline) && take_results(conn, deadline, attempt));
-	if (late)
+	else if (waited == WAITED_TIMEOUT ||
+	         (!take_results(conn, deadline, attempt) &&
+	          !(drains && dbha__wait_drain(conn, &deadline) && take_results(conn, deadline, attempt))))
 		dbha__attempt_timed_out(attempt);
 	if (conn->late)
 		dbha__attempt_judge_late(conn, attempt);
