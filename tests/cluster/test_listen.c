@@ -207,7 +207,7 @@ START_TEST(a_hundred_thousand_come_in_order)
 	}
 	int64_t took = now_us() - began;
 	printf("# 100000 notifications taken in %.1f ms\n", (double)took / 1000);
-	ck_assert_int_lt(took, 5000000);
+	ck_assert_int_lt(took, SANITIZED ? 30000000 : 5000000);
 	expect_nothing(l, 0);
 }
 END_TEST
@@ -336,7 +336,7 @@ START_TEST(a_loss_that_nobody_waited_for_is_told_by_the_next_calls)
 
 	ck_assert_int_eq(terminate_listeners(&c, 1), 1);
 	dbha_notification got = {.size = sizeof got};
-	int calls = 0, rc;
+	int calls = 0, noticed = 0, rc;
 	int64_t slowest = 0;
 	for (int64_t end = now_ms() + PATIENCE_MS; now_ms() < end;) {
 		int64_t began = now_us();
@@ -346,14 +346,15 @@ START_TEST(a_loss_that_nobody_waited_for_is_told_by_the_next_calls)
 		ck_assert_int_ge(rc, 0);
 		if (rc)
 			break;
-		if (calls > 3) { /* it has been noticed by now */
-			ck_assert_int_gt(got.down_ms, 0);
+		if (got.down_ms > 0) {
 			ASSERT_HAS(got.text, "lost");
+			noticed++;
 		}
 		short_pause();
 	}
 	ck_assert_int_eq(rc, 1);
 	ck_assert_int_eq(got.kind, DBHA_GAP);
+	ck_assert_int_ge(noticed, 1); /* the call that notices cannot be the one that is done with it */
 	printf("# re-subscribed by %d calls with a timeout of 0, the slowest %.1f ms\n", calls, (double)slowest / 1000);
 	ck_assert_int_lt(slowest / 1000, SLACK_MS);
 	notify(h, "idle", "2");
