@@ -240,6 +240,9 @@ static void count(struct call *call, const struct attempt *attempt)
 }
 
 /* The time that is left, for the server: it may not be 0, which would be no limit. */
+#define SERVER_LIMIT_US                                                                                                \
+	10000 /* how much earlier it may come, since it counts in whole milliseconds and from its own beginning */
+
 static int server_timeout_ms(const struct call *call)
 {
 	int64_t left = (call->deadline - dbha__clock_now()) / 1000;
@@ -267,6 +270,13 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 		return;
 	}
 	dbha__flush_run(conn, &flush, st->call.deadline, attempt);
+	/* The server's own limit is a moment earlier or later than ours, and means the same. */
+	bool stopped = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0;
+	if (limited && stopped && dbha__clock_now() + SERVER_LIMIT_US >= st->call.deadline) {
+		attempt->end = ATTEMPT_CANCELLED;
+		PQclear(attempt->result);
+		attempt->result = NULL;
+	}
 	if (flush.mark_refused)
 		atomic_store(&st->call.h->marks_refused, true);
 	st->mark_refused = flush.mark_refused;
