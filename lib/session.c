@@ -15,7 +15,7 @@
 void dbha__session_hold(dbha_session *s, struct dbha_conn *slot)
 {
 	/* One that holds a connection is worth waiting for when the handle is closed. */
-	if (!s->slot && slot)
+	if (!s->slot)
 		atomic_fetch_sub(&s->h->kept, 1);
 	s->slot = slot;
 	snprintf(s->node, sizeof s->node, "%s", slot->node_name);
