@@ -27,6 +27,7 @@ int cmd_status(int argc, char **argv);
 int cmd_exec(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
 int cmd_events(int argc, char **argv);
+int cmd_listen(int argc, char **argv);
 int cmd_drill(int argc, char **argv);
 int cmd_outcome_table(int argc, char **argv);
 

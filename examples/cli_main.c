@@ -23,6 +23,7 @@ static const struct command {
     {"exec", cmd_exec, "run one statement on the right node"},
     {"wait", cmd_wait, "wait until there is a primary, a standby, any node or all of them"},
     {"events", cmd_events, "print what happens to the cluster, as it happens"},
+    {"listen", cmd_listen, "print notifications as they come, through any failover"},
     {"drill", cmd_drill, "write and read through a failover, and judge what became of every row"},
     {"outcome-table", cmd_outcome_table, "make, prune or drop the table that tells the outcome of lost COMMITs"},
     {"options", cmd_options, "list the options of the library"},

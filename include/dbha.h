@@ -69,6 +69,7 @@ typedef enum dbha_code {
 
 #define DBHA_NODE_NAME_MAX 136 /* "host:port", "host[address]:port" or "/socket/directory:port", with its NUL */
 #define DBHA_MESSAGE_MAX   840
+#define DBHA_WHY_MAX       256
 
 /*
  * What went wrong. Owned by the caller, of fixed size, written by every call that fails; no call allocates to report
@@ -513,6 +514,97 @@ DBHA_API int dbha_session_copy_out(dbha_session *s, const dbha_request *request,
 DBHA_API int dbha_session_copy_get(dbha_session *s, int timeout_ms, char **data, size_t *length, dbha_error *err);
 
 /* ---------------------------------------------------------------------------------------------------------------
+ * Notifications
+ *
+ * A listener is LISTEN that survives a failover: it subscribes again on the primary of now, and tells its owner that something may have been
+ * missed. It has no thread: all of it happens in the calls below. It holds one connection of the primary's pool while it listens to
+ * anything. See docs/notifications.md.
+ *
+ * A listener is used by one thread at a time.
+ */
+typedef struct dbha_listener dbha_listener;
+
+typedef enum dbha_notification_kind {
+	DBHA_NOTHING = 0, /* there was none, see dbha_listener_next */
+	DBHA_NOTIFY = 1,  /* what a NOTIFY has sent */
+	DBHA_GAP = 2      /* the connection was lost and is back: what was sent in between may have been missed */
+} dbha_notification_kind;
+
+/* What dbha_listener_next gives. The caller sets `size`; the library writes at most that much. */
+typedef struct dbha_notification {
+	size_t size;
+	int32_t kind;        /* a dbha_notification_kind */
+	int32_t backend_pid; /* NOTIFY: of the server process that sent it */
+	/* GAP: from the loss being noticed to being subscribed again. NOTHING: how long nothing could come; 0: all is well. */
+	int64_t down_ms;
+	const char *payload; /* NOTIFY: its text; else "". The listener's until its next dbha_listener_next or its end */
+	char channel[64];    /* NOTIFY: its channel; else "" */
+	char node[DBHA_NODE_NAME_MAX]; /* of the connection it came over; GAP: of the new one; "" where there is none */
+	char text[DBHA_WHY_MAX]; /* GAP: what was lost, for people. NOTHING: why nothing could come; "": all is well */
+} dbha_notification;
+
+/*
+ * dbha_listener_open: opens a listener. It listens to nothing yet, and nothing is connected.
+ * h: not NULL. err: may be NULL. Returns: a listener, or NULL. Errors: USAGE, CLOSED, MEMORY, SYSTEM (no descriptor); at the first call on
+ *   the handle those of dbha_open.
+ * Threads: any. Blocking: no. Ownership: the caller ends it with dbha_listener_close; it keeps the memory of the handle alive, but does not
+ *   keep dbha_close from closing. Fork: a listener is the parent's; in a child its calls fail with FORKED, and it can only be closed.
+ */
+DBHA_API dbha_listener *dbha_listener_open(dbha *h, dbha_error *err);
+
+/*
+ * dbha_listen: LISTEN on the primary. Returns when the server has confirmed: what is committed from then on is heard. From then on
+ *   the channel is listened to on each later primary too.
+ * l: not NULL. channel: not NULL, 1 to 63 bytes, quoted by the library, so that upper case and any character count; borrowed.
+ *   timeout_ms: 0: call_timeout. err: may be NULL.
+ * Returns: DBHA_OK, also where it is listened to already; or an error code: then the channel is not listened to, unless it was before.
+ * Errors: NO_NODE, POOL, SPLIT_BRAIN, FOREIGN, TIMEOUT (all retry_safe); SERVER; USAGE (a name that is too long is refused, not cut);
+ *   CLOSED, FORKED, MEMORY. Threads: the listener's. Blocking: up to timeout_ms. Ownership: nothing changes hands.
+ * Fork: see dbha_listener_open.
+ */
+DBHA_API int dbha_listen(dbha_listener *l, const char *channel, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_unlisten: UNLISTEN. Of the channel nothing is given any more, whatever has come already; with the last channel the connection is
+ *   given up, and a gap that is still owed is not told.
+ * l: not NULL. channel: NULL: all of them; one that is not listened to is no error. timeout_ms: for the server to confirm; 0: call_timeout.
+ *   err: may be NULL. Returns: DBHA_OK or an error code. Errors: TIMEOUT (nothing is given of it all the same); USAGE, CLOSED, FORKED.
+ * Threads: the listener's. Blocking: up to timeout_ms. Ownership: nothing changes hands. Fork: see dbha_listener_open.
+ */
+DBHA_API int dbha_unlisten(dbha_listener *l, const char *channel, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_listener_next: gives the next notification, or gap, in order. While it waits, and whenever it is called, the connection is looked
+ *   after: one that has ended, whose node is fenced or is not the primary any more, or that does not answer while its node does, is replaced,
+ *   and all channels are subscribed again. Then, before anything that comes over the new connection, one GAP is given for each
+ *   such loss. What this call cannot finish in time the next one goes on with.
+ * l: not NULL. timeout_ms: how long to wait for one; 0: do not wait (unlike everywhere else). out: not NULL, `size` set. err: may be
+ *   NULL.
+ * Returns: 1: there was one; 0: there was none in time, `out` says in `down_ms` and `text` whether one could have come; -1: an error.
+ * Errors: CLOSED, FORKED, USAGE. Being without a primary is none: it goes on looking for one.
+ * Threads: the listener's. Blocking: up to timeout_ms (with monitor=off and an old view up to probe_timeout, not with timeout_ms 0).
+ * Ownership: the caller's memory; `payload` is the listener's. Fork: see dbha_listener_open.
+ */
+DBHA_API int dbha_listener_next(dbha_listener *l, int timeout_ms, dbha_notification *out, dbha_error *err);
+
+/*
+ * dbha_listener_fd: a descriptor for a program with an event loop of its own: one for the listener's whole life, whatever becomes of its
+ *   connections. Readable means: call dbha_listener_next with 0 ms (until it returns 0, or once at each wake-up: it stays readable while there
+ *   is more). It becomes readable also where the listener only wants to look after its connection, at least every 2 probe_intervals.
+ *   For poll, epoll, select and the like, nothing else.
+ * l: not NULL. err: may be NULL. Returns: the descriptor, or -1. Errors: SYSTEM (no descriptor is left; a system without epoll);
+ *   USAGE, FORKED. Threads: the listener's; polled by any. Blocking: no. Ownership: the listener's, which closes it. Fork: of no use in a child.
+ */
+DBHA_API int dbha_listener_fd(dbha_listener *l, dbha_error *err);
+
+/*
+ * dbha_listener_close: ends a listener. Its connection is closed, not given to others: what was sent for it may still be on its way.
+ * l: may be NULL. Returns: nothing. Errors: none. Threads: the listener's. Blocking: no. Ownership: takes l, its descriptor and the payload
+ *   given last. Fork: in a child frees the child's copy only; the parent's connection sees nothing of it.
+ */
+DBHA_API void dbha_listener_close(dbha_listener *l);
+
+/* ---------------------------------------------------------------------------------------------------------------
  * A connection of one's own for a while
  */
 typedef struct dbha_conn dbha_conn;
@@ -585,8 +677,6 @@ typedef enum dbha_state {
  */
 DBHA_API const char *dbha_role_name(int role);
 DBHA_API const char *dbha_state_name(int state);
-
-#define DBHA_WHY_MAX 256
 
 /* The cluster as the handle sees it now. The caller sets `size`; the library writes at most that much. */
 typedef struct dbha_cluster_status {

@@ -304,7 +304,7 @@ int dbha_session_status_get(dbha_session *s, dbha_session_status *out, dbha_erro
 	unsigned used = s->slot ? s->slot->conn->used : 0;
 	out->pinned = used != 0;
 	dbha__sessionstate_words(used, out->pinned_by, sizeof out->pinned_by);
-	out->backend_pid = s->slot ? PQbackendPID(s->slot->conn->pg) : 0;
+	out->backend_pid = s->slot ? dbha__conn_backend_pid(s->slot->conn) : 0;
 	snprintf(out->node, sizeof out->node, "%s", s->node);
 	return DBHA_OK;
 }

@@ -9,6 +9,7 @@
 #include "exec.h"
 #include "mark.h"
 #include "session.h"
+#include "sessionstate.h"
 #include "verb.h"
 
 /* Of our own making: the code says SERVER, because that is how a server would refuse the same. */
@@ -84,11 +85,13 @@ static void note(dbha_session *s, const char *sql)
 /*
  * The mark is asked for until the transaction has one. On a standby as well, where it has none: the server may have been promoted without
  * our having heard of it. Not behind what cannot have written: the question takes a snapshot, and in a REPEATABLE READ
- * transaction the snapshot has to wait for the first query of the caller's (behind a LOCK TABLE, say).
+ * transaction the snapshot has to wait for the first query of the caller's (behind a LOCK TABLE, say). What is written to temporary
+ * tables leaves no trace of the transaction in the WAL: while there are any, a later mark is the better one.
  */
 static struct xact_mark *wanted_mark(dbha_session *s, const char *sql)
 {
-	return s->read_only || s->mark.xid || dbha__verb(sql) == VERB_QUIET ? NULL : &s->mark;
+	bool temp = s->slot && s->slot->conn->used & USE_TEMP;
+	return s->read_only || (s->mark.xid && !temp) || dbha__verb(sql) == VERB_QUIET ? NULL : &s->mark;
 }
 
 /* With a stream the mark cannot travel: it is asked for behind its end, since nothing else may tell what has been written. */

@@ -223,7 +223,9 @@ static int cost(const dbha_session *s, bool in_transaction, int code, dbha_error
 {
 	if (!in_transaction && !s->state_lost)
 		return DBHA_OK;
-	if (code != DBHA_ERR_TIMEOUT)
+	/* It may have stopped, and its connection be closed nonetheless, because the request is not known to have been acted on. */
+	bool closed_by_us = !s->slot && (code == DBHA_ERR_TIMEOUT || strcmp(err->sqlstate, "57014") == 0);
+	if (!closed_by_us)
 		return code;
 	if (s->state_lost)
 		return dbha__fail(err, DBHA_ERR_STATE_LOST,
@@ -263,10 +265,12 @@ int dbha_session_finish(dbha_session *s, dbha_error *err)
 	dbha_error unwanted;
 	if (!err)
 		err = &unwanted;
-	if (s && s->streaming.open == STREAM_NONE)
+	if (!s)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_session_finish: the session is NULL");
+	if (s->streaming.open == STREAM_NONE)
 		return DBHA_OK;
-	int code = dbha__session_enter_stream(s, "dbha_session_finish", s ? s->streaming.open : STREAM_NONE, err);
+	int code = dbha__session_enter_stream(s, "dbha_session_finish", s->streaming.open, err);
 	if (code != DBHA_OK) /* in a forked child it was the parent's, and is over */
-		return s && s->streaming.open == STREAM_NONE ? DBHA_OK : code;
+		return s->streaming.open == STREAM_NONE ? DBHA_OK : code;
 	return dbha__session_leave(s, finish(s, err), err);
 }

@@ -88,7 +88,7 @@ int dbha_session_begin(dbha_session *s, const dbha_transaction_options *options,
 static void make_result(PGresult **result)
 {
 	if (!*result)
-		*result = PQmakeEmptyPGresult(NULL, PGRES_COMMAND_OK);
+		*result = dbha__attempt_empty_result();
 }
 
 static int fail_rolled_back(dbha_session *s, dbha_error *err, const char *why)
@@ -101,11 +101,9 @@ static int fail_rolled_back(dbha_session *s, dbha_error *err, const char *why)
 }
 
 /* Of what was set in the transaction only that stays which a rollback does not undo. */
-static void undo_uses(dbha_session *s, const struct statement *st)
+static void undo_uses(dbha_session *s)
 {
-	/* A connection that is lost has been given back, `slot` or not. */
-	if (s->slot && !st->connection_lost)
-		s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
+	s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
 }
 
 /* The row that a transaction leaves in the outcome table, written in the same flush as COMMIT. */
@@ -158,14 +156,14 @@ static int resolve(dbha_session *s, const struct statement *st, const struct row
 }
 
 /* The server has answered; a failed transaction answers COMMIT with ROLLBACK, which is no error to the server. */
-static int ended(dbha_session *s, const struct statement *st, PGresult *result, dbha_error *err)
+static int ended(dbha_session *s, const PGresult *result, dbha_error *err)
 {
-	bool rolled_back = strcmp(PQcmdStatus(result), "ROLLBACK") == 0;
+	bool rolled_back = dbha__attempt_was_rolled_back(result);
 	if (!rolled_back) {
 		STATS_ADD(&s->h->handle_stats, transactions, 1);
 		return DBHA_OK;
 	}
-	undo_uses(s, st);
+	undo_uses(s);
 	return fail_rolled_back(s, err, s->last.code ? s->last.message : "it had failed before COMMIT");
 }
 
@@ -233,12 +231,13 @@ static int commit_on_server(dbha_session *s, const dbha_request *request, PGresu
 	if (code != DBHA_OK)
 		end_on_server(s, &st);
 	if (code == DBHA_OK) {
-		code = ended(s, &st, *result, err);
+		code = ended(s, *result, err);
 	} else if (code == DBHA_ERR_LOST) {
 		code = fail_rolled_back(s, err, "the connection was lost before COMMIT");
 	} else {
 		STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
-		undo_uses(s, &st);
+		if (!st.connection_lost)
+			undo_uses(s);
 	}
 	follow_end(s, &st);
 	return code;
@@ -283,7 +282,7 @@ static bool rollback_on_server(dbha_session *s, const dbha_request *request, PGr
 		st.connection_lost = true;
 		dbha__call_return(s->h, s->slot, false);
 	}
-	undo_uses(s, &st);
+	undo_uses(s);
 	follow_end(s, &st);
 	return true;
 }

@@ -16,16 +16,6 @@
 /* Cancel requests of one patrol; no more would be sent at one time. */
 #define CANCELS_MAX 16
 
-/* A caller in the queue, on its own stack. */
-struct waiter {
-	struct cond served;
-	uint64_t ticket;
-	bool done;
-	enum acquire_end end;
-	struct dbha_conn *slot;
-	struct waiter *next, *prev;
-};
-
 int dbha__pool_init(struct pool *pool, const char *name, const struct pool_limits *limits, struct stats *stats)
 {
 	memset(pool, 0, sizeof *pool);
@@ -153,7 +143,11 @@ static void finish_waiter(struct pool *pool, struct waiter *waiter, enum acquire
 	waiter->done = true;
 	waiter->end = end;
 	waiter->slot = slot;
-	dbha__cond_signal(&waiter->served);
+	/* Writing to an eventfd does not block, and under the lock the waiter cannot go away meanwhile. */
+	if (waiter->wake)
+		dbha__wake_signal(waiter->wake);
+	else
+		dbha__cond_signal(&waiter->served);
 }
 
 static void send_away(struct pool *pool, enum acquire_end end)
@@ -195,20 +189,25 @@ static bool wait_once(struct pool *pool, const struct acquire *how, struct waite
 	return now < how->deadline;
 }
 
+/* Takes a place in the queue, and asks for a connect if one is wanted for it. */
+static void queue_up(struct pool *pool, const struct acquire *how, struct waiter *waiter) REQUIRES(pool->lock)
+{
+	enqueue(pool, waiter);
+	if (dbha__pool_wanted(&pool->limits, &pool->counts) <= 0)
+		return;
+	/* Not under the lock: the connector needs it to reserve the place. */
+	dbha__mutex_unlock(&pool->lock);
+	dbha__wake_signal(how->connector);
+	dbha__mutex_lock(&pool->lock);
+}
+
 static enum acquire_end wait_in_queue(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
     REQUIRES(pool->lock)
 {
 	struct waiter self = {.ticket = how->ticket};
 	if (dbha__cond_init(&self.served) != 0)
 		return ACQUIRE_TIMEOUT;
-	enqueue(pool, &self);
-	bool connect = dbha__pool_wanted(&pool->limits, &pool->counts) > 0;
-	if (connect) {
-		/* Not under the lock: the connector needs it to reserve the place. */
-		dbha__mutex_unlock(&pool->lock);
-		dbha__wake_signal(how->connector);
-		dbha__mutex_lock(&pool->lock);
-	}
+	queue_up(pool, how, &self);
 	while (!self.done && wait_once(pool, how, &self))
 		;
 	if (!self.done) {
@@ -240,7 +239,8 @@ struct dbha_conn *dbha__pool_try(struct pool *pool, uint64_t generation, int64_t
 	return slot;
 }
 
-static enum acquire_end acquire_locked(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
+/* What there is to say without waiting: ACQUIRE_TIMEOUT, that there is something to wait for. */
+static enum acquire_end at_once(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
     REQUIRES(pool->lock)
 {
 	if (pool->stopped)
@@ -250,9 +250,14 @@ static enum acquire_end acquire_locked(struct pool *pool, const struct acquire *
 	*out = try_locked(pool, how->generation, how->now);
 	if (*out)
 		return ACQUIRED;
-	if (!dbha__pool_may_wait(&pool->limits, &pool->counts))
-		return ACQUIRE_TOO_MANY;
-	return wait_in_queue(pool, how, out);
+	return dbha__pool_may_wait(&pool->limits, &pool->counts) ? ACQUIRE_TIMEOUT : ACQUIRE_TOO_MANY;
+}
+
+static enum acquire_end acquire_locked(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
+    REQUIRES(pool->lock)
+{
+	enum acquire_end end = at_once(pool, how, out);
+	return end == ACQUIRE_TIMEOUT ? wait_in_queue(pool, how, out) : end;
 }
 
 enum acquire_end dbha__pool_acquire(struct pool *pool, const struct acquire *how, struct dbha_conn **out)
@@ -262,6 +267,40 @@ enum acquire_end dbha__pool_acquire(struct pool *pool, const struct acquire *how
 	enum acquire_end end = acquire_locked(pool, how, out);
 	dbha__mutex_unlock(&pool->lock);
 	return end;
+}
+
+bool dbha__pool_ask(struct pool *pool, const struct acquire *how, struct waiter *waiter)
+{
+	waiter->ticket = how->ticket;
+	waiter->slot = NULL;
+	dbha__mutex_lock(&pool->lock);
+	waiter->end = at_once(pool, how, &waiter->slot);
+	waiter->done = waiter->end != ACQUIRE_TIMEOUT;
+	bool done = waiter->done;
+	if (!done)
+		queue_up(pool, how, waiter);
+	dbha__mutex_unlock(&pool->lock);
+	return done;
+}
+
+bool dbha__pool_answered(struct pool *pool, struct waiter *waiter)
+{
+	dbha__mutex_lock(&pool->lock);
+	bool done = waiter->done;
+	dbha__mutex_unlock(&pool->lock);
+	return done;
+}
+
+struct dbha_conn *dbha__pool_unask(struct pool *pool, struct waiter *waiter)
+{
+	dbha__mutex_lock(&pool->lock);
+	if (!waiter->done)
+		dequeue(pool, waiter);
+	waiter->done = true;
+	struct dbha_conn *slot = waiter->slot;
+	waiter->slot = NULL;
+	dbha__mutex_unlock(&pool->lock);
+	return slot;
 }
 
 struct dbha_conn *dbha__pool_release(struct pool *pool, struct dbha_conn *slot, bool reusable, int64_t now)

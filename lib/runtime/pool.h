@@ -41,7 +41,28 @@ struct dbha_conn {
 	struct dbha_conn *idle_next, *idle_prev;
 };
 
-struct waiter;
+enum acquire_end {
+	ACQUIRED,
+	ACQUIRE_REROUTE,       /* the node is not what it was: look at the topology again */
+	ACQUIRE_NO_CONNECTION, /* it could not be connected to, and there is no connection to wait for */
+	ACQUIRE_TIMEOUT,
+	ACQUIRE_TOO_MANY, /* pool_max_waiting callers wait already */
+	ACQUIRE_STOPPED,
+};
+
+/*
+ * A caller in the queue: on its own stack while it waits there, or of somebody who does not wait in the queue, is told by `wake` that
+ * it has been served, and then asks (dbha__pool_ask).
+ */
+struct waiter {
+	struct wake *wake;  /* NULL: it waits for `served` */
+	struct cond served; /* only with wake == NULL */
+	uint64_t ticket;
+	bool done;
+	enum acquire_end end;
+	struct dbha_conn *slot;
+	struct waiter *next, *prev;
+};
 
 struct pool {
 	/* What every acquire and release touches lies in two cache lines, which travel from processor to processor. */
@@ -70,15 +91,6 @@ int dbha__pool_init(struct pool *pool, const char *name, const struct pool_limit
 /* Frees an empty pool. */
 void dbha__pool_fini(struct pool *pool);
 
-enum acquire_end {
-	ACQUIRED,
-	ACQUIRE_REROUTE,       /* the node is not what it was: look at the topology again */
-	ACQUIRE_NO_CONNECTION, /* it could not be connected to, and there is no connection to wait for */
-	ACQUIRE_TIMEOUT,
-	ACQUIRE_TOO_MANY, /* pool_max_waiting callers wait already */
-	ACQUIRE_STOPPED,
-};
-
 /* What an acquire asks for. */
 struct acquire {
 	uint64_t ticket;     /* order of arrival */
@@ -96,6 +108,18 @@ struct dbha_conn *dbha__pool_try(struct pool *pool, uint64_t generation, int64_t
 
 /* Takes a connection, waiting for one if need be. */
 enum acquire_end dbha__pool_acquire(struct pool *pool, const struct acquire *how, struct dbha_conn **out);
+
+/*
+ * The same without waiting. True: it has ended, `waiter` says how. False: the waiter stands in the queue and keeps its place; its wake is
+ * signalled when it has been served or sent away. The waiter has `wake` set; `how` needs no deadline.
+ */
+bool dbha__pool_ask(struct pool *pool, const struct acquire *how, struct waiter *waiter);
+
+/* Whether a waiter that stands in the queue has been served or sent away; it then says how. */
+bool dbha__pool_answered(struct pool *pool, struct waiter *waiter);
+
+/* Leaves the queue. NULL, or a connection that was handed to the waiter meanwhile: it is given back with dbha__pool_release. */
+struct dbha_conn *dbha__pool_unask(struct pool *pool, struct waiter *waiter);
 
 /*
  * Gives a connection back. reusable: it is in order and may serve somebody else. Returns NULL, or the connection, taken out

@@ -8,6 +8,7 @@
 int dbha__view_init(struct view_holder *holder, int n_nodes)
 {
 	holder->closed = false;
+	holder->watchers = NULL;
 	atomic_init(&holder->write_way, 0);
 	holder->current = malloc(sizeof *holder->current);
 	if (!holder->current)
@@ -25,6 +26,39 @@ void dbha__view_fini(struct view_holder *holder)
 	dbha__view_drop(holder->current);
 	dbha__cond_fini(&holder->changed);
 	dbha__mutex_fini(&holder->lock);
+}
+
+/* Under the lock, so that no watcher goes away meanwhile; writing to an eventfd does not block. */
+static void wake_everybody(struct view_holder *holder) REQUIRES(holder->lock)
+{
+	dbha__cond_broadcast(&holder->changed);
+	for (struct view_watcher *watcher = holder->watchers; watcher; watcher = watcher->next)
+		dbha__wake_signal(watcher->wake);
+}
+
+void dbha__view_watch(struct view_holder *holder, struct view_watcher *watcher)
+{
+	dbha__mutex_lock(&holder->lock);
+	watcher->prev = NULL;
+	watcher->next = holder->watchers;
+	if (watcher->next)
+		watcher->next->prev = watcher;
+	holder->watchers = watcher;
+	watcher->watching = true;
+	dbha__mutex_unlock(&holder->lock);
+}
+
+void dbha__view_unwatch(struct view_holder *holder, struct view_watcher *watcher)
+{
+	dbha__mutex_lock(&holder->lock);
+	if (watcher->prev)
+		watcher->prev->next = watcher->next;
+	else
+		holder->watchers = watcher->next;
+	if (watcher->next)
+		watcher->next->prev = watcher->prev;
+	watcher->watching = false;
+	dbha__mutex_unlock(&holder->lock);
 }
 
 static uint64_t write_way(const struct view *view)
@@ -50,7 +84,7 @@ bool dbha__view_publish(struct view_holder *holder, const struct view *view)
 	if (atomic_load_explicit(&holder->write_way, memory_order_relaxed) != way)
 		atomic_store_explicit(&holder->write_way, way, memory_order_release);
 	if (old->view.version != fresh->view.version)
-		dbha__cond_broadcast(&holder->changed);
+		wake_everybody(holder);
 	dbha__mutex_unlock(&holder->lock);
 	dbha__view_drop(old);
 	return true;
@@ -97,7 +131,7 @@ void dbha__view_close(struct view_holder *holder)
 {
 	dbha__mutex_lock(&holder->lock);
 	holder->closed = true;
-	dbha__cond_broadcast(&holder->changed);
+	wake_everybody(holder);
 	dbha__mutex_unlock(&holder->lock);
 }
 
@@ -105,6 +139,9 @@ void dbha__view_reset_after_fork(struct view_holder *holder, int n_nodes)
 {
 	/* Others may have waited in the parent: what they left in the condition variable is not to be looked at again. */
 	dbha__cond_init(&holder->changed);
+	/* A watcher's eventfd is the parent's too. */
+	for (; holder->watchers; holder->watchers = holder->watchers->next)
+		holder->watchers->watching = false;
 	/* A reference held by a thread of the parent is never given back here: that view is left behind, this one is ours. */
 	uint64_t version = holder->current->view.version;
 	struct view empty;

@@ -11,10 +11,18 @@
 
 #include "sync.h"
 #include "topology.h"
+#include "wake.h"
 
 struct shared_view {
 	_Atomic int refs;
 	struct view view;
+};
+
+/* Somebody who waits for other things as well: told by `wake`, as those who wait in dbha__view_wait are. */
+struct view_watcher {
+	struct wake *wake;
+	bool watching; /* false again in a forked child */
+	struct view_watcher *next, *prev;
 };
 
 /* The padding is meant: write_way shares its cache line with nothing that is written. */
@@ -22,6 +30,7 @@ struct view_holder { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	struct mutex lock;
 	struct cond changed;
 	struct shared_view *current; /* never NULL between init and fini */
+	struct view_watcher *watchers;
 	bool closed;
 	/*
 	 * Where a write goes while there is one undisputed primary: its generation, shifted left by 8, and its index + 1; 0: look
@@ -50,6 +59,10 @@ void dbha__view_return(struct view_holder *holder) RELEASES(holder->lock);
 
 /* Blocks until the version is not `version`, the holder is closed (false), or `deadline` has passed (false). */
 bool dbha__view_wait(struct view_holder *holder, uint64_t version, int64_t deadline);
+
+/* From now on its wake is signalled when the version has changed, and when the holder is closed; until unwatch. Any thread. */
+void dbha__view_watch(struct view_holder *holder, struct view_watcher *watcher);
+void dbha__view_unwatch(struct view_holder *holder, struct view_watcher *watcher);
 
 /* Wakes everybody; from now on nobody waits. */
 void dbha__view_close(struct view_holder *holder);

@@ -170,3 +170,14 @@ void dbha__attempt_note_use(struct conn *conn, const dbha_request *rq, unsigned 
 	if (hints || tagged)
 		conn->used = dbha__sessionstate_after(conn->used, hints, tag);
 }
+
+PGresult *dbha__attempt_empty_result(void)
+{
+	return PQmakeEmptyPGresult(NULL, PGRES_COMMAND_OK);
+}
+
+bool dbha__attempt_was_rolled_back(const PGresult *result)
+{
+	/* libpq wants to be able to write to a result that it only reads. */
+	return strcmp(PQcmdStatus((PGresult *)result), "ROLLBACK") == 0;
+}

@@ -65,4 +65,10 @@ bool dbha__attempt_mend_cache(struct conn *conn, const PGresult *result, const c
 void dbha__attempt_note_use(struct conn *conn, const dbha_request *request, unsigned hints,
                             const struct attempt *attempt);
 
+/* The result of a command that no server had to be asked for; NULL when out of memory. */
+PGresult *dbha__attempt_empty_result(void);
+
+/* Whether the answer to COMMIT was that of a transaction that had failed: it is rolled back, which to the server is no error. */
+bool dbha__attempt_was_rolled_back(const PGresult *result);
+
 #endif

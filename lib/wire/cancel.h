@@ -4,8 +4,8 @@
  * A cancel request names a session and not a statement: one that is late stops whatever that session does by then. So a
  * connection for which a request was made is used again only when the server is known to have acted on it. Whoever sends
  * the request waits for the server to close the connection it came by, which the server does after it has signalled the
- * session; a session takes the signal at the latest when it reads its next message, and drops it there. So what is sent
- * after that close is safe from it.
+ * session (twice: the process and its group, so that an answer to the first signal is no proof); a session takes a signal at the
+ * latest when it reads its next message, and drops it there. So what is sent after that close is safe from it.
  */
 #ifndef DBHA_WIRE_CANCEL_H
 #define DBHA_WIRE_CANCEL_H

@@ -230,6 +230,11 @@ bool dbha__conn_has_failed(const struct conn *conn)
 	return PQtransactionStatus(conn->pg) == PQTRANS_INERROR;
 }
 
+int dbha__conn_backend_pid(const struct conn *conn)
+{
+	return PQbackendPID(conn->pg);
+}
+
 void dbha__conn_lend(struct conn *conn)
 {
 	PQsetnonblocking(conn->pg, 0);

@@ -118,6 +118,9 @@ enum conn_state dbha__conn_state(const struct conn *conn);
 /* CONN_IN_TRANSACTION: in one that has failed and can only be rolled back. */
 bool dbha__conn_has_failed(const struct conn *conn);
 
+/* The pid of its backend, as libpq was told it at connect. */
+int dbha__conn_backend_pid(const struct conn *conn);
+
 /* For a lease: libpq's blocking mode, as applications expect it. */
 void dbha__conn_lend(struct conn *conn);
 

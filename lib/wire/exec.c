@@ -36,10 +36,9 @@ static void collect(struct conn *conn, int64_t deadline, bool drains, struct att
 	enum waited waited = dbha__wait_flush(conn, deadline);
 	if (waited == WAITED_BROKEN)
 		dbha__attempt_lost(conn, attempt);
-	else if (waited == WAITED_TIMEOUT)
-		dbha__attempt_timed_out(attempt);
-	else if (!take_results(conn, deadline, attempt) &&
-	         !(drains && dbha__wait_drain(conn, &deadline) && take_results(conn, deadline, attempt)))
+	else if (waited == WAITED_TIMEOUT ||
+	         (!take_results(conn, deadline, attempt) &&
+	          !(drains && dbha__wait_drain(conn, &deadline) && take_results(conn, deadline, attempt))))
 		dbha__attempt_timed_out(attempt);
 	if (conn->late)
 		dbha__attempt_judge_late(conn, attempt);

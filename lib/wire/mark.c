@@ -98,7 +98,6 @@ bool dbha__mark_read(const PGresult *result, struct xact_mark *mark)
 {
 	struct xact_mark read = {0};
 	uint64_t started, pid;
-	memset(mark, 0, sizeof *mark);
 	if (!is_one_row_of_text(result))
 		return false;
 	if (!read_number(text_of(result, COL_XID), UINT64_MAX, &read.xid) ||

@@ -15,7 +15,7 @@
  */
 const char *dbha__mark_sql(void);
 
-/* Reads its result (text format). False: no xid yet, or nonsense; the mark is then all 0. */
+/* Reads its result (text format). False: no xid yet, or nonsense; the mark stays as it was. */
 bool dbha__mark_read(const PGresult *result, struct xact_mark *mark);
 
 /* Whether there is an xid in it: what dbha__mark_read could not read then is not "nothing written". */

@@ -640,6 +640,7 @@ START_TEST(a_statement_of_a_transaction_is_stopped_at_its_deadline)
 	dbha_error err;
 	PGresult *result;
 	int stopped[2] = {0};
+	fetch(h, DBHA_WRITE, "SELECT 1");
 	dbha_session *s = dbha_session_open(h, &err);
 	ck_assert_msg(s != NULL, "%s", err.message);
 	for (int i = 0; i < 6; i++) {

@@ -367,6 +367,8 @@ static void add_points(const struct flow *flow, enum direction direction)
 {
 	const char *text = getenv("CUT_STEP");
 	long step = text ? atol(text) : flow->step ? flow->step : 1;
+	if (SANITIZED && !flow->trusting)
+		step *= 7;
 	long n = reference.forwarded[direction] + 2;
 	for (long at = 0; at < n; at += step) {
 		add_point(CUT_RESET, direction, at);
@@ -621,7 +623,7 @@ START_TEST(a_function_is_run_to_one_commit_wherever_it_is_cut)
 }
 END_TEST
 
-#define ADD(test) ADD_TEST(suite, test, server, no_workers, 180)
+#define ADD(test) ADD_TEST(suite, test, server, no_workers, 400)
 
 int main(void)
 {

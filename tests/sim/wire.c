@@ -134,6 +134,17 @@ enum conn_state dbha__conn_state(const struct conn *conn)
 	return sim(conn)->dead || sim(conn)->busy ? CONN_UNUSABLE : CONN_IDLE;
 }
 
+bool dbha__conn_has_failed(const struct conn *conn)
+{
+	(void)conn;
+	return false;
+}
+
+int dbha__conn_backend_pid(const struct conn *conn)
+{
+	return sim(conn)->link->fd;
+}
+
 void dbha__conn_lend(struct conn *conn)
 {
 	(void)conn;

@@ -511,14 +511,15 @@ static const struct mark_text mark_texts[] = {
 START_TEST(a_mark_is_read_or_refused)
 {
 	const struct mark_text *text = &mark_texts[_i];
-	static const struct xact_mark none;
-	struct xact_mark mark;
+	struct xact_mark mark, before;
 	memset(&mark, 0xff, sizeof mark);
+	before = mark;
 	PGresult *result = row_of(text->values, N_COLUMNS);
 	ck_assert_int_eq(dbha__mark_read(result, &mark), text->good);
 	if (!text->good)
-		ck_assert(mark.xid == none.xid && mark.lsn == none.lsn && mark.timeline == 0 && mark.started_us == 0 &&
-		          mark.replay_lsn == 0 && mark.pid == 0);
+		ck_assert(mark.xid == before.xid && mark.lsn == before.lsn && mark.timeline == before.timeline &&
+		          mark.started_us == before.started_us && mark.replay_lsn == before.replay_lsn &&
+		          mark.pid == before.pid);
 	PQclear(result);
 }
 END_TEST

@@ -1155,6 +1155,67 @@ START_TEST(a_crowd_shares_few_connections)
 }
 END_TEST
 
+/* ---- who does not wait in the queue ------------------------------------------------------------------------------ */
+
+static bool was_woken(struct wake *wake)
+{
+	struct pollfd item = {.fd = wake->read_fd, .events = POLLIN};
+	bool woken = poll(&item, 1, 0) > 0;
+	dbha__wake_drain(wake);
+	return woken;
+}
+
+START_TEST(who_asks_without_waiting_keeps_its_place_and_is_told)
+{
+	struct bench bench;
+	struct wake wake;
+	setup(&bench, &(struct pool_limits){.max_size = 2, .max_connecting = 2, .max_waiting = 2, .max_idle_ms = 1000});
+	ck_assert_int_eq(dbha__wake_init(&wake), 0);
+	struct waiter first = {.wake = &wake};
+	struct waiter second = {.wake = &wake};
+	struct waiter third = {.wake = &wake};
+	struct acquire how = asking(&bench, 1, 0);
+	/* Nothing is there: in the queue, and a connect is asked for. */
+	ck_assert(!dbha__pool_ask(&bench.pool, &how, &first));
+	ck_assert(was_woken(&bench.connector));
+	ck_assert_int_eq(dbha__pool_claim(&bench.pool, 2), 1);
+	ck_assert(!dbha__pool_answered(&bench.pool, &first));
+	how.ticket = 2;
+	ck_assert(!dbha__pool_ask(&bench.pool, &how, &second));
+	ck_assert(dbha__pool_ask(&bench.pool, &how, &third));
+	ck_assert_int_eq((int)third.end, ACQUIRE_TOO_MANY);
+	check_counts(&bench, 0, 0, 1, 2);
+	ck_assert(!was_woken(&wake));
+	/* The first is served first. */
+	struct link link = make_link(bench.pool.generation, INT64_MAX);
+	ck_assert_ptr_null(dbha__pool_connected(&bench.pool, link.slot, 1000));
+	ck_assert(was_woken(&wake));
+	ck_assert(dbha__pool_answered(&bench.pool, &first) && first.end == ACQUIRED && first.slot == link.slot);
+	ck_assert(!dbha__pool_answered(&bench.pool, &second));
+	/* Who leaves is passed over; who had been served by then gets what it has to give back. */
+	ck_assert_ptr_null(dbha__pool_unask(&bench.pool, &second));
+	check_counts(&bench, 0, 1, 0, 0);
+	ck_assert(!dbha__pool_ask(&bench.pool, &how, &second));
+	ck_assert_ptr_null(dbha__pool_release(&bench.pool, first.slot, true, 2000));
+	ck_assert(dbha__pool_unask(&bench.pool, &second) == link.slot);
+	ck_assert_ptr_null(dbha__pool_release(&bench.pool, link.slot, true, 3000));
+	/* What is idle is given at once. */
+	ck_assert(dbha__pool_ask(&bench.pool, &how, &third));
+	ck_assert_int_eq((int)third.end, ACQUIRED);
+	ck_assert(!dbha__pool_ask(&bench.pool, &how, &first));
+	was_woken(&wake);
+	/* A new generation sends away. */
+	ck_assert_ptr_null(dbha__pool_follow(&bench.pool, true, 9));
+	ck_assert(was_woken(&wake) && dbha__pool_answered(&bench.pool, &first));
+	ck_assert_int_eq((int)first.end, ACQUIRE_REROUTE);
+	ck_assert_ptr_null(dbha__pool_unask(&bench.pool, &first));
+	dispose(dbha__pool_release(&bench.pool, third.slot, true, 4000));
+	close(link.far);
+	dbha__wake_fini(&wake);
+	teardown(&bench);
+}
+END_TEST
+
 static TCase *make_tests(void)
 {
 	TCase *tcase = tcase_create("pool");
@@ -1189,6 +1250,7 @@ static TCase *make_tests(void)
 	tcase_add_test(tcase, a_child_leaves_the_parents_connections_alone);
 	tcase_add_test(tcase, no_load_breaks_a_limit_or_a_list);
 	tcase_add_test(tcase, a_crowd_shares_few_connections);
+	tcase_add_test(tcase, who_asks_without_waiting_keeps_its_place_and_is_told);
 	return tcase;
 }
 

@@ -1,6 +1,7 @@
 /*
  * test_view: what is published stays as it was for who took it, and those who wait for the cluster to change are woken.
  */
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -272,6 +273,56 @@ START_TEST(readers_and_followers_see_whole_views_in_order)
 }
 END_TEST
 
+static bool was_woken(struct wake *wake)
+{
+	struct pollfd item = {.fd = wake->read_fd, .events = POLLIN};
+	bool woken = poll(&item, 1, 0) > 0;
+	dbha__wake_drain(wake);
+	return woken;
+}
+
+START_TEST(watchers_are_told_of_a_new_version_and_of_the_end)
+{
+	struct view_holder holder;
+	struct wake wakes[3];
+	struct view_watcher watchers[3];
+	begin(&holder);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(dbha__wake_init(&wakes[i]), 0);
+		watchers[i] = (struct view_watcher){.wake = &wakes[i]};
+		dbha__view_watch(&holder, &watchers[i]);
+	}
+	publish(&holder, 5);
+	publish(&holder, 5);
+	for (int i = 0; i < 3; i++)
+		ck_assert(was_woken(&wakes[i]));
+	publish(&holder, 5); /* the same one again */
+	for (int i = 0; i < 3; i++)
+		ck_assert(!was_woken(&wakes[i]));
+	/* Each can go, whatever its place in the list. */
+	static const int order[] = {1, 2, 0};
+	for (int gone = 0; gone < 3; gone++) {
+		dbha__view_unwatch(&holder, &watchers[order[gone]]);
+		ck_assert(!watchers[order[gone]].watching);
+		publish(&holder, 6 + (uint64_t)gone);
+		for (int i = 0; i < 3; i++)
+			ck_assert_int_eq(was_woken(&wakes[order[i]]), i > gone);
+	}
+	dbha__view_watch(&holder, &watchers[0]);
+	dbha__view_close(&holder);
+	ck_assert(was_woken(&wakes[0]));
+	/* In a child they are nobody's. */
+	dbha__view_reset_after_fork(&holder, 3);
+	ck_assert(!watchers[0].watching);
+	ck_assert(!was_woken(&wakes[0]));
+	publish(&holder, 99);
+	ck_assert(!was_woken(&wakes[0]));
+	for (int i = 0; i < 3; i++)
+		dbha__wake_fini(&wakes[i]);
+	dbha__view_fini(&holder);
+}
+END_TEST
+
 START_TEST(a_child_begins_with_nothing_known)
 {
 	struct view_holder holder;
@@ -305,6 +356,7 @@ static Suite *view_suite(void)
 	tcase_add_test(tcase, closing_wakes_everybody);
 	tcase_add_test(tcase, a_deadline_ends_a_wait);
 	tcase_add_test(tcase, readers_and_followers_see_whole_views_in_order);
+	tcase_add_test(tcase, watchers_are_told_of_a_new_version_and_of_the_end);
 	tcase_add_test(tcase, a_child_begins_with_nothing_known);
 	Suite *suite = suite_create("view");
 	suite_add_tcase(suite, tcase);
