@@ -19,14 +19,14 @@ JOBS=2
 
 # Name, limit in seconds, whether it must have counted at least one test case, what it is.
 SUITES=(
-	"lint     300  any      layout, floors, headers, shell scripts"
+	"lint     600  any      layout, floors, headers, shell scripts"
 	"unit     600  counted  the pure parts, without a server"
-	"sim      900  counted  the library in a simulated cluster, 100,000 random histories, and planted bugs"
+	"sim      1500 counted  the library in a simulated cluster, 100,000 random histories, and planted bugs"
 	"harness  300  counted  tests/cluster/pgcluster itself, as root and as an unprivileged user"
-	"cluster  900  counted  the library on real servers"
-	"fault    900  counted  packets dropped, names that move, disks that fill: real faults in namespaces of their own"
-	"asan     1500 counted  unit, cluster and some simulated histories with the address and undefined-behaviour sanitizers"
-	"tsan     1500 counted  unit and cluster with the thread sanitizer"
+	"cluster  1800 counted  the library on real servers"
+	"fault    1200 counted  packets dropped, names that move, disks that fill: real faults in namespaces of their own"
+	"asan     2400 counted  unit, cluster and some simulated histories with the address and undefined-behaviour sanitizers"
+	"tsan     2400 counted  unit and cluster with the thread sanitizer"
 	"fuzz     600  any      the corpora, and 60 s of libFuzzer"
 	"install  900  counted  make install, programs built against it, make distcheck"
 	"docs     120  counted  the documents against the code"
