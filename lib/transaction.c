@@ -101,9 +101,11 @@ static int fail_rolled_back(dbha_session *s, dbha_error *err, const char *why)
 }
 
 /* Of what was set in the transaction only that stays which a rollback does not undo. */
-static void undo_uses(dbha_session *s)
+static void undo_uses(dbha_session *s, const struct statement *st)
 {
-	s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
+	/* A connection that was lost has been given back, although `slot` still has its address. */
+	if (!st->connection_lost)
+		s->slot->conn->used = s->used_before | dbha__sessionstate_survivors(s->slot->conn->used);
 }
 
 /* The row that a transaction leaves in the outcome table, written in the same flush as COMMIT. */
@@ -156,14 +158,14 @@ static int resolve(dbha_session *s, const struct statement *st, const struct row
 }
 
 /* The server has answered; a failed transaction answers COMMIT with ROLLBACK, which is no error to the server. */
-static int ended(dbha_session *s, const PGresult *result, dbha_error *err)
+static int ended(dbha_session *s, const struct statement *st, dbha_error *err)
 {
-	bool rolled_back = dbha__attempt_was_rolled_back(result);
+	bool rolled_back = dbha__attempt_was_rolled_back(*st->result);
 	if (!rolled_back) {
 		STATS_ADD(&s->h->handle_stats, transactions, 1);
 		return DBHA_OK;
 	}
-	undo_uses(s);
+	undo_uses(s, st);
 	return fail_rolled_back(s, err, s->last.code ? s->last.message : "it had failed before COMMIT");
 }
 
@@ -231,13 +233,12 @@ static int commit_on_server(dbha_session *s, const dbha_request *request, PGresu
 	if (code != DBHA_OK)
 		end_on_server(s, &st);
 	if (code == DBHA_OK) {
-		code = ended(s, *result, err);
+		code = ended(s, &st, err);
 	} else if (code == DBHA_ERR_LOST) {
 		code = fail_rolled_back(s, err, "the connection was lost before COMMIT");
 	} else {
 		STATS_ADD(&s->h->handle_stats, transactions_rolled_back, 1);
-		if (!st.connection_lost)
-			undo_uses(s);
+		undo_uses(s, &st);
 	}
 	follow_end(s, &st);
 	return code;
@@ -282,7 +283,7 @@ static bool rollback_on_server(dbha_session *s, const dbha_request *request, PGr
 		st.connection_lost = true;
 		dbha__call_return(s->h, s->slot, false);
 	}
-	undo_uses(s);
+	undo_uses(s, &st);
 	follow_end(s, &st);
 	return true;
 }
