@@ -282,7 +282,8 @@ static bool rollback_on_server(dbha_session *s, const dbha_request *request, PGr
 		st.connection_lost = true;
 		dbha__call_return(s->h, s->slot, false);
 	}
-	undo_uses(s);
+	if (!st.connection_lost)
+		undo_uses(s);
 	follow_end(s, &st);
 	return true;
 }
