@@ -267,7 +267,8 @@ typedef struct dbha_session dbha_session;
  * h: not NULL. err: may be NULL. Returns: a session, or NULL. Errors: USAGE, CLOSED, MEMORY, SYSTEM; at the first call on
  *   the handle those of dbha_open.
  * Threads: any. Blocking: no. Ownership: the caller ends it with dbha_session_close; it keeps the memory of the handle alive, but does
- *   not keep dbha_close from closing. Fork: in a child a session that held a connection has lost it; others go on.
+ *   not keep dbha_close from closing. Fork: in a child a session that held a connection has lost it; others go on, but not
+ *   after dbha_close there: only the parent's sessions keep the memory of the parent's handle.
  */
 DBHA_API dbha_session *dbha_session_open(dbha *h, dbha_error *err);
 

@@ -39,10 +39,10 @@ struct dbha_session {
 	struct cancel cancel;
 	struct dbha_conn *slot; /* NULL: holds none */
 	enum tx tx;
-	bool read_only;       /* the transaction */
-	bool serializable;    /* the transaction, as far as dbha_session_begin was told */
-	bool notified;        /* the transaction has a NOTIFY, which has no effect before COMMIT and leaves no id */
-	char begin[160];      /* the statement that begins it; "": not known, it was too long */
+	bool read_only;    /* the transaction */
+	bool serializable; /* the transaction, as far as dbha_session_begin was told */
+	bool notified;     /* the transaction has something that takes effect at COMMIT and leaves no mark before: NOTIFY */
+	char begin[160];   /* the statement that begins it; "": not known, it was too long */
 	unsigned used_before; /* what had been used of the connection before the transaction */
 	struct xact_mark mark;
 	struct streaming streaming;

@@ -74,7 +74,8 @@ static void follow(dbha_session *s, const struct statement *st)
 /* What a statement says of its transaction before it is run. */
 static void note(dbha_session *s, const char *sql)
 {
-	if (dbha__verb_has_word(sql, "notify") || dbha__verb_has_word(sql, "pg_notify"))
+	/* Both have no effect before COMMIT, and leave no mark: the query of a cursor WITH HOLD is run to its end there. */
+	if (dbha__verb_has_word(sql, "notify") || dbha__verb_has_word(sql, "pg_notify") || dbha__verb_has_word(sql, "hold"))
 		s->notified = true;
 	/* SET TRANSACTION READ WRITE, in whatever form. */
 	bool sets = dbha__verb_begins(sql, "set", NULL) || dbha__verb_has_word(sql, "set_config");
