@@ -119,6 +119,9 @@ void dbha__session_new_transaction(dbha_session *s);
 /* Begins, entered; nothing is sent. */
 int dbha__session_begin(dbha_session *s, const char *what, const dbha_transaction_options *options, dbha_error *err);
 
+/* Before a transaction is run again, after so many pauses: with full jitter, as before every attempt. False: the time is up. */
+bool dbha__session_pause(dbha_session *s, int pauses);
+
 /* verify_commit=on: whether this statement is to be verified, and its way. */
 bool dbha__verified_wanted(const dbha *h, const dbha_request *request);
 int dbha__verified_run(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);

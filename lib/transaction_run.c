@@ -62,13 +62,12 @@ static bool helps(const struct run *run, const dbha_transaction_options *options
 	return over && run->whole && !own_wish && !err->outcome_unknown && dbha__retry_transaction(run->cause);
 }
 
-/* With full jitter, as every pause between attempts; false: the time is up. */
-static bool pause_before(dbha_session *s, int64_t deadline, int attempt)
+bool dbha__session_pause(dbha_session *s, int pauses)
 {
 	struct call call;
 	dbha__call_begin(&call, s->h, DBHA_WRITE, 0);
-	call.deadline = deadline;
-	call.pauses = attempt - 1;
+	call.deadline = s->deadline_cap;
+	call.pauses = pauses;
 	call.cancel = &s->cancel;
 	return dbha__call_pause(&call);
 }
@@ -89,7 +88,7 @@ static int run_all(dbha_session *s, const dbha_transaction_options *options, dbh
 			STATS_ADD(&s->h->handle_stats, retries_refused, 1);
 			return code;
 		}
-		if (!pause_before(s, s->deadline_cap, attempt))
+		if (!dbha__session_pause(s, attempt - 1))
 			return code;
 		STATS_ADD(&s->h->handle_stats, retries, 1);
 	}

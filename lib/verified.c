@@ -2,6 +2,8 @@
  * verified: verify_commit=on. A single write becomes a transaction of its own, whose outcome can be asked for where its COMMIT is lost;
  * where it was not done, it is done again.
  */
+#include <stdio.h>
+
 #include "clock.h"
 #include "error.h"
 #include "session.h"
@@ -15,8 +17,10 @@ bool dbha__verified_wanted(const dbha *h, const dbha_request *request)
 /* A transaction that was lost as a whole, of one statement, is a statement that was not executed. */
 static int as_lost(int code, dbha_error *err)
 {
-	if (code == DBHA_ERR_ROLLED_BACK)
+	if (code == DBHA_ERR_ROLLED_BACK) {
 		err->code = DBHA_ERR_LOST;
+		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", dbha__code_sqlstate(DBHA_ERR_LOST));
+	}
 	return err->code;
 }
 
@@ -39,16 +43,6 @@ static int run_once(dbha_session *s, const dbha_request *request, PGresult **res
 	return code;
 }
 
-static bool pause_before(dbha_session *s, int attempt)
-{
-	struct call call;
-	dbha__call_begin(&call, s->h, DBHA_WRITE, 0);
-	call.deadline = s->deadline_cap;
-	call.pauses = attempt;
-	call.cancel = &s->cancel;
-	return dbha__call_pause(&call);
-}
-
 int dbha__verified_run(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err)
 {
 	int timeout_ms = request->timeout_ms > 0 ? request->timeout_ms : s->h->config.options.call_timeout_ms;
@@ -58,7 +52,7 @@ int dbha__verified_run(dbha_session *s, const dbha_request *request, PGresult **
 	for (int attempt = 0;; attempt++) {
 		code = run_once(s, request, result, err);
 		bool again = code == DBHA_ERR_ROLLED_BACK && !err->outcome_unknown && dbha__statement_spend_retry(s->h);
-		if (!again || !pause_before(s, attempt))
+		if (!again || !dbha__session_pause(s, attempt))
 			break;
 		STATS_ADD(&s->h->handle_stats, retries, 1);
 		PQclear(*result);

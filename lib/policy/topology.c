@@ -318,16 +318,24 @@ static bool is_candidate(const struct node_view *node)
 	return node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
 }
 
+/* It was a primary of this timeline when it was seen last, and may still be one, out of sight. */
+static bool is_unseen_primary(const struct node_view *node)
+{
+	return node->role == DBHA_ROLE_PRIMARY && !node->fenced && !node->foreign && !dbha__topology_usable(node);
+}
+
 /*
  * Which of two primaries on one timeline is right nobody here can know. What is open to either may be in the middle of a
  * write, a lease or a statement that is still being prepared among it; so it is shut down, as at fencing. Reads come back
- * over new connections.
+ * over new connections. One that is out of sight while another serves is shut out as well, before it comes back.
  */
-static void judge_disputed(struct view *view, bool several)
+static void judge_disputed(struct view *view, int found, bool several)
 {
 	for (int i = 0; i < view->n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
 		bool disputed = several && is_candidate(node);
+		if (found >= 0 && is_unseen_primary(node))
+			disputed = !same_server(node, &view->nodes[found]);
 		if (disputed && !node->disputed)
 			node->generation++;
 		node->disputed = disputed;
@@ -354,7 +362,7 @@ static void find_primary(struct view *view, struct topology_events *events)
 	if (split != view->split_brain)
 		add_event(events, split ? DBHA_EVENT_SPLIT_BRAIN : DBHA_EVENT_HEALED, -1);
 	view->split_brain = split;
-	judge_disputed(view, count > 1);
+	judge_disputed(view, found, count > 1);
 
 	int primary = count == 1 ? found : -1;
 	if (primary == view->primary)

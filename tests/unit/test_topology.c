@@ -237,8 +237,8 @@ static const struct script scripts[] = {
          {FAILED(1, LOST), "up/primary/2 suspect/primary/2", "split@1", "node:1"},
          {FAILED(1, FULL), "up/primary/2 full/primary/2", "split@1", "node:1"},
          {FAILED(1, UNREACHABLE), "up/primary/2 down/primary/2", "0@1", "primary:0 node:1 healed:-1"},
-         {PRIMARY(1, 1), "up/primary/3 up/primary/3", "split@1", "node:1 split-brain:-1"},
-         {STANDBY(0, 1), "up/standby/3 up/primary/3", "1@1", "primary:1 node:0 healed:-1"},
+         {PRIMARY(1, 1), "up/primary/3 up/primary/2", "split@1", "node:1 split-brain:-1"},
+         {STANDBY(0, 1), "up/standby/3 up/primary/2", "1@1", "primary:1 node:0 healed:-1"},
      }},
     {"a split brain found at settling gives no primary first",
      2,
@@ -907,6 +907,14 @@ static bool anybody_answered(const struct view *view)
 	return answered;
 }
 
+static bool primary_at_all(const struct view *view)
+{
+	for (int i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].role == DBHA_ROLE_PRIMARY && dbha__topology_usable(&view->nodes[i]))
+			return true;
+	return false;
+}
+
 static void check_view(const struct where *where, const struct view *before, const struct view *after)
 {
 	HOLDS(where, after->version >= before->version);
@@ -923,11 +931,12 @@ static void check_view(const struct where *where, const struct view *before, con
 		bool primary = node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node);
 		primaries += primary;
 		answering += primary && node->state != DBHA_STATE_SUSPECT;
-		disputed += node->disputed;
+		disputed += node->disputed && dbha__topology_usable(node);
 		/* Nothing is asked of a node of which nothing is known, so whatever is usable can lead or has been seen. */
 		HOLDS(where, node->seen || !dbha__topology_usable(node));
-		/* What is open to one of two primaries is shut down. */
-		HOLDS(where, !node->disputed || primary);
+		/* What is open to one of two primaries is shut down, and to one that may come back beside another. */
+		HOLDS(where, !node->disputed || node->role == DBHA_ROLE_PRIMARY);
+		HOLDS(where, !node->disputed || primary || primary_at_all(after));
 		HOLDS(where, !node->disputed || before->nodes[i].disputed || node->generation > before->nodes[i].generation);
 	}
 	HOLDS(where, !after->split_brain || primaries > 1);
@@ -1074,6 +1083,30 @@ START_TEST(both_of_two_disputed_nodes_warm_up)
 	apply(&view, later);
 	ck_assert_int_eq(view.nodes[0].back_us, o.at_us);
 	ck_assert_int_eq(view.nodes[0].warming, WARMING_STEPS - 1);
+}
+END_TEST
+
+/*
+ * A primary goes out of sight, and another one shows itself on the same timeline: a standby that did not know of its promotion has got the
+ * same number. What is open to the first is shut down before it comes back, once; the second is the primary.
+ */
+START_TEST(an_unseen_primary_is_shut_out_by_another)
+{
+	struct view view = two_nodes_settled();
+	uint64_t first = view.nodes[0].generation, second = view.nodes[1].generation;
+	ck_assert_int_eq(view.primary, 0);
+	for (int i = 0; i < PROBE_FAILURES; i++)
+		apply(&view, (struct observation){.node = 0, .at_us = 10 + i, .failure = FAILURE_SILENT});
+	ck_assert_uint_eq(view.nodes[0].generation, first);
+	for (int i = 0; i < 2; i++) {
+		struct observation o = KEPT(1, 1, 20 + i);
+		o.timeline = view.timeline;
+		apply(&view, o);
+		ck_assert_int_eq(view.primary, 1);
+		ck_assert(view.nodes[0].disputed && !view.nodes[1].disputed);
+		ck_assert_uint_eq(view.nodes[0].generation, first + 1);
+		ck_assert_uint_eq(view.nodes[1].generation, second);
+	}
 }
 END_TEST
 
@@ -1280,6 +1313,7 @@ static Suite *topology_suite(void)
 	tcase_add_loop_test(tcase, a_node_that_comes_back_warms_up, 0, sizeof warming_scripts / sizeof warming_scripts[0]);
 	tcase_add_test(tcase, a_node_that_restarted_unseen_warms_up);
 	tcase_add_test(tcase, both_of_two_disputed_nodes_warm_up);
+	tcase_add_test(tcase, an_unseen_primary_is_shut_out_by_another);
 	tcase_add_test(tcase, round_trips_are_smoothed);
 	tcase_add_test(tcase, vacant_places_do_not_keep_from_settling);
 	tcase_add_test(tcase, who_arrives_before_settling_is_waited_for);
