@@ -157,7 +157,7 @@ same_histories() {
 finds_plant() {
 	local name=$1 output status=0
 	make -s sim-planted PLANT="$name" || return 1
-	output=$("tests/sim/planted/$name/sim" --until-violation --count 100000) || status=$?
+	output=$("tests/sim/planted/$name/sim" --until-violation --count 40000) || status=$?
 	say "$name: ${output##*$'\n'}: $(head -n 1 <<<"$output")"
 	((status == 1))
 }
