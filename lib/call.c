@@ -445,18 +445,12 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 	    .in_order = options->load_balance_hosts == LOAD_BALANCE_DISABLE,
 	};
 	call->pool_deadline = 0;
-	if (is_canceled(call)) {
-		fail_canceled(err);
-		err->retry_safe = !call->maybe_done;
-		err->outcome_unknown = call->maybe_done;
-		err->attempts = call->sent;
-		return NULL;
-	}
-	if (call->h->shared_key) {
+	bool canceled = is_canceled(call);
+	if (call->h->shared_key && !canceled) {
 		dbha__call_set_deadline(call);
 		dbha__life_refresh(call->h, call->deadline);
 	}
-	struct dbha_conn *slot = connection_at_once(call, &query);
+	struct dbha_conn *slot = canceled ? NULL : connection_at_once(call, &query);
 	if (slot)
 		return slot;
 	dbha__call_set_deadline(call);
@@ -479,7 +473,7 @@ static bool tidy(struct dbha_conn *slot)
 	/* A cancel request on its way would stop what the next one does. */
 	if (state == CONN_UNUSABLE || slot->conn->doubtful || dbha__conn_cancel_under_way(slot->conn))
 		return false;
-	if (state == CONN_IDLE && slot->conn->used == 0 && !slot->conn->cancel_pending)
+	if (state == CONN_IDLE && slot->conn->used == 0)
 		return true;
 	if (state == CONN_IN_TRANSACTION)
 		STATS_ADD(slot->pool->stats, rollbacks, 1);

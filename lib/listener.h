@@ -82,9 +82,8 @@ void dbha__listener_purge(dbha_listener *l);
 /* Gives the connection, or the place in the queue, back: there is nothing left to listen to. */
 void dbha__listener_let_go(dbha_listener *l);
 
-/* How long an answer is waited for from a node that is up, and how long silence lasts before it is asked. */
+/* How long an answer is waited for from a node that is up. */
 int64_t dbha__listener_patience_us(const dbha_listener *l);
-int64_t dbha__listener_quiet_us(const dbha_listener *l);
 
 /* Says that the listener is not this process's. Returns the code. */
 int dbha__listener_forked(dbha_error *err);

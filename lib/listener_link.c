@@ -34,7 +34,8 @@ int64_t dbha__listener_patience_us(const dbha_listener *l)
 	return ms_to_us((int64_t)options->probe_timeout_ms * options->probe_failures);
 }
 
-int64_t dbha__listener_quiet_us(const dbha_listener *l)
+/* How long silence lasts before a sign of life is asked for. */
+static int64_t quiet_us(const dbha_listener *l)
 {
 	return 2 * ms_to_us(l->h->config.options.probe_interval_ms);
 }
@@ -436,11 +437,11 @@ static void attend(dbha_listener *l, int64_t now)
 		return;
 	if (!dbha__channels_settled(&l->channels)) {
 		subscribe(l, now);
-	} else if (now - l->heard_us >= dbha__listener_quiet_us(l)) {
+	} else if (now - l->heard_us >= quiet_us(l)) {
 		begin_talking(l, now, true);
 		dbha__listen_send(l->slot->conn, "");
 	}
-	at_latest(l, l->talking ? now + LOOK_US : l->heard_us + dbha__listener_quiet_us(l));
+	at_latest(l, l->talking ? now + LOOK_US : l->heard_us + quiet_us(l));
 }
 
 void dbha__listener_step(dbha_listener *l, int64_t now)

@@ -214,7 +214,7 @@ static void give_up(struct statement *st, struct conn *conn, struct attempt *att
 	dbha__stream_drain(st->stream, until, attempt);
 	bool stopped = !refuses && strcmp(attempt->sqlstate, "57014") == 0;
 	bool settled = attempt->end != ATTEMPT_TIMEOUT && dbha__canceller_settle(conn, until);
-	conn->cancel_pending = conn->cancel_pending || !stopped || !settled || !conn->direct;
+	conn->doubtful = conn->doubtful || !stopped || !settled || !conn->direct;
 	attempt->in_doubt = !settled;
 }
 

@@ -296,7 +296,7 @@ static void after_cancel(const struct statement *st, struct conn *conn, struct a
 	bool stopped = attempt->end == ATTEMPT_CANCELLED || strcmp(attempt->sqlstate, "57014") == 0;
 	bool settled = attempt->end != ATTEMPT_TIMEOUT && dbha__canceller_settle(conn, until);
 	if (!stopped || !settled || !conn->direct)
-		conn->cancel_pending = true;
+		conn->doubtful = true;
 	if (attempt->end == ATTEMPT_OK && conn->late && !settled && st->keeps) {
 		dbha__attempt_timed_out(attempt);
 		attempt->answered = false;

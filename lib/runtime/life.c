@@ -295,8 +295,8 @@ static void stop_pools(dbha *h, bool cut)
 }
 
 /*
- * Calls, leases and sessions hold references; a session without a connection has nothing to end. Closing is rare and its waiting coarse; a condition variable would have to be signalled
- * by somebody who may be freeing the very memory it lies in.
+ * Calls, leases and sessions hold references; a session without a connection has nothing to end. Closing is rare and its waiting
+ * coarse; a condition variable would have to be signalled by somebody who may be freeing the very memory it lies in.
  */
 static void wait_for_others(dbha *h, int64_t deadline)
 {

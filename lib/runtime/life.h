@@ -1,7 +1,7 @@
 /*
  * life: what a handle is made of; its lazy start, its stop in two phases, and its new beginning in a forked child.
  *
- * References keep the memory: one of dbha_open, one per call in progress, one per lease, one per listener. dbha_close gives up the
+ * References keep the memory: one of dbha_open, one per call in progress, lease, session and listener. dbha_close gives up the
  * first; who gives up the last one frees.
  */
 #ifndef DBHA_RUNTIME_LIFE_H
@@ -36,7 +36,7 @@ struct dbha { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	_Atomic uint64_t next_ticket;     /* order of arrival of calls */
 	_Atomic uint64_t randomness;
 	_Atomic int kept; /* of refs, those of sessions that do nothing now, and of listeners: no reason to wait at close */
-	_Atomic bool marks_refused;    /* the role may not ask for what wire/outcome asks */
+	_Atomic bool marks_refused;    /* the role may not ask what wire/mark asks */
 	_Atomic int64_t retries_spent; /* see policy/budget */
 	int64_t began_us;              /* when it was started in this process */
 	struct mutex lock;             /* starting, stopping, reviving */

@@ -34,14 +34,14 @@ struct conn {
 	/* Sends such a request on a thread of its own; false: it could not. NULL: none is ever sent. A floor up there are threads. */
 	bool (*ask_to_stop)(const struct conn *conn);
 	_Atomic bool uncancelable; /* what runs is a COMMIT: no request is sent at its deadline */
-	bool late;           /* of the statement in progress: its deadline has passed, and the server was asked to stop */
-	bool unreplicated;   /* of the same: it was committed, but its wait for a synchronous standby was broken off */
-	bool direct;         /* the backend is the one libpq was told of: no pooler shares it with others */
-	bool standby;        /* when it was asked last, the server was one */
-	bool read_only_set;  /* we have set default_transaction_read_only for this session */
-	unsigned used;       /* enum session_use: what its user has left in the session */
-	bool cancel_pending; /* a cancel request was sent that may still hit whatever runs here: nobody else may have it */
-	bool doubtful;       /* nobody else may have it, for what its server said of itself */
+	bool late;          /* of the statement in progress: its deadline has passed, and the server was asked to stop */
+	bool unreplicated;  /* of the same: it was committed, but its wait for a synchronous standby was broken off */
+	bool direct;        /* the backend is the one libpq was told of: no pooler shares it with others */
+	bool standby;       /* when it was asked last, the server was one */
+	bool read_only_set; /* we have set default_transaction_read_only for this session */
+	unsigned used;      /* enum session_use: what its user has left in the session */
+	/* Nobody else may have it: a cancel request may still hit whatever runs here, or its server is not what it was taken for. */
+	bool doubtful;
 	bool resetting;      /* a reset is under way, see reset.h */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
 	bool basic_identity; /* the role may not read everything the identity query asks for */

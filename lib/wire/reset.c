@@ -8,8 +8,6 @@
 bool dbha__reset_send(struct conn *conn)
 {
 	char sql[1024];
-	if (conn->cancel_pending)
-		return false;
 	bool rollback = dbha__conn_state(conn) == CONN_IN_TRANSACTION;
 	if (!rollback && conn->used == 0)
 		return true;
