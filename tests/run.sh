@@ -60,6 +60,7 @@ missing_packages() {
 	compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*' >/dev/null || missing+=(libclang-rt-dev)
 	pkg-config --exists libpq 2>/dev/null || missing+=(libpq-dev)
 	pkg-config --exists check 2>/dev/null || missing+=(check)
+	echo '#include <pg_query.h>' | cc -E - >/dev/null 2>&1 || missing+=(libpg-query-dev)
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || [[ -x $(pg_config --bindir 2>/dev/null)/initdb ]] ||
 		missing+=(postgresql)
 	((${#missing[@]} == 0)) || printf '%s\n' "${missing[@]}" | sort -u
