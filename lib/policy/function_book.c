@@ -40,8 +40,7 @@ static const struct list_row list[] = {
      "pg_is_in_recovery pg_last_wal_* pg_last_xact_replay_timestamp pg_walfile_name* pg_control_* "
      "pg_get_replication_slots pg_show_replication_origin_status pg_replication_origin_*",
      "a standby gives another answer than the primary, or none"},
-    {"deny", "pg_cursor pg_prepared_statement pg_prepared_xact pg_listening_channels",
-     "the state of a session"},
+    {"deny", "pg_cursor pg_prepared_statement pg_prepared_xact pg_listening_channels", "the state of a session"},
     {"allow",
      "random random_normal clock_timestamp timeofday gen_random_uuid uuidv4 uuidv7 gen_random_bytes "
      "uuid_generate_v1 uuid_generate_v1mc uuid_generate_v4",
