@@ -8,7 +8,7 @@
  *
  * named      every function with its verdict by its own declaration and the lists
  * fn         the same, where an aggregate is no better than the worst function that it is made of: pg_proc calls every aggregate
- *            immutable; nor a function than its argument's domain, see bad_type
+ *            immutable; nor a function than its arguments' domains, see bad_type, and defaults
  * doubt      a pattern that finds built-in functions of verdict < 3, and doubtful system views, in the text of a stored expression:
  *            pg_depend does not mention what initdb has made. What a user has made it does.
  * bad_check  constraints of domains that call such functions
@@ -17,16 +17,17 @@
  * bad_rel    relations that are not tables or that hide something doubtful: sequences, foreign, unlogged and temporary
  *            tables; views and row security with doubtful functions; whatever reads or inherits from these
  *
- * Support functions of extensions (casts, comparison) are taken to be what their authors mean, since many are volatile
- * only because nobody said otherwise. An implicit cast or a sort order that runs a user's volatile function can hide in any statement:
- * then the book says "everything is doubtful" (kind g).
+ * Support functions of extensions (casts, operators, comparison) are taken to be what their authors mean, since many are volatile
+ * only because nobody said otherwise. An implicit cast, a comparison or a sort order that runs a user's volatile function can hide in any
+ * statement: then the book says "everything is doubtful" (kind g).
  *
  * Names with a control character are left out, and what is not in the book is doubtful. $5 and $6 are the system views that are
  * harmless, and the number of relations to tell.
  */
 static const char catalog_sql[] =
     "WITH RECURSIVE "
-    "named AS MATERIALIZED (SELECT p.oid, n.nspname, p.proname, p.prokind, p.pronargs, p.pronargdefaults, "
+    "named AS MATERIALIZED (SELECT p.oid, n.nspname, p.proargdefaults, p.proname, p.prokind, p.pronargs, "
+    "p.pronargdefaults, "
     "p.provariadic, "
     "p.proargtypes, p.prorettype, e.objid IS NOT NULL AS extension, CASE "
     "WHEN p.proname ~ $4 OR n.nspname || '.' || p.proname ~ $4 THEN 0 "
@@ -54,7 +55,7 @@ static const char catalog_sql[] =
     "ELSE o.oprcode::oid END AS refobjid FROM pg_catalog.pg_depend d LEFT JOIN pg_catalog.pg_operator o "
     "ON d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND o.oid = d.refobjid "
     "WHERE d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass, "
-    "'pg_catalog.pg_constraint'::pg_catalog.regclass)), "
+    "'pg_catalog.pg_constraint'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass)), "
     "bad_fn AS MATERIALIZED (SELECT oid FROM own WHERE worst < 3), "
     "bad_check AS (SELECT k.contypid AS oid FROM pg_catalog.pg_constraint k, doubt WHERE k.contypid >= 16384 "
     "AND (k.conbin::text ~ doubt.pattern OR EXISTS (SELECT FROM uses u JOIN bad_fn b ON b.oid = u.refobjid "
@@ -70,8 +71,13 @@ static const char catalog_sql[] =
     "JOIN own f ON f.oid = k.castfunc WHERE k.oid >= 16384 AND f.worst < 3 AND NOT f.extension), "
     "bad_type(oid) AS (SELECT oid FROM bad_check UNION SELECT casttarget FROM bad_cast "
     "UNION SELECT m.whole FROM made_of m JOIN bad_type b ON m.part = b.oid), "
-    "fn AS MATERIALIZED (SELECT f.*, CASE WHEN f.worst = 3 AND EXISTS (SELECT FROM bad_type b "
-    "WHERE b.oid >= 16384 AND b.oid = ANY (f.proargtypes)) THEN 2 ELSE f.worst END AS final FROM own f), "
+    /* A default is computed where the function is called, and not by it. A body that is stored parsed counts with it. */
+    "fn AS MATERIALIZED (SELECT f.*, CASE WHEN f.worst = 3 AND (EXISTS (SELECT FROM bad_type b "
+    "WHERE b.oid >= 16384 AND b.oid = ANY (f.proargtypes)) OR (f.pronargdefaults > 0 AND f.oid >= 16384 "
+    "AND (f.proargdefaults::text ~ doubt.pattern OR EXISTS (SELECT FROM uses u JOIN bad_fn b ON b.oid = u.refobjid "
+    "WHERE u.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND u.objid = f.oid AND u.refclassid IN "
+    "('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass))))) THEN 2 "
+    "ELSE f.worst END AS final FROM own f, doubt), "
     "rule AS MATERIALIZED (SELECT r.* FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class "
     "WHERE r.ev_class >= 16384 AND r.ev_type = '1' AND c.relkind = 'v'), "
     "bad_rule AS (SELECT r.ev_class AS oid FROM rule r, doubt WHERE "
@@ -106,7 +112,8 @@ static const char catalog_sql[] =
     "ON t.oid IN (f.proargtypes[0], f.provariadic) WHERE f.final < 3 AND f.prokind <> 'p' AND f.pronargs > 0 "
     "AND (f.pronargs - f.pronargdefaults <= 1 OR f.provariadic <> 0) AND (t.typtype = 'c' OR t.oid = 2249 "
     "OR (t.typtype = 'p' AND t.typname LIKE 'any%') OR t.typbasetype >= 16384) GROUP BY 2, 3 "
-    "UNION ALL SELECT 'o', n.nspname, o.oprname, min(f.final) FROM pg_catalog.pg_operator o "
+    "UNION ALL SELECT 'o', n.nspname, o.oprname, min(CASE WHEN f.extension AND f.final = 2 THEN 3 ELSE f.final END) "
+    "FROM pg_catalog.pg_operator o "
     "JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace JOIN fn f ON f.oid = o.oprcode GROUP BY 2, 3 "
     "UNION ALL SELECT 't', n.nspname, t.typname, CASE WHEN b.oid IS NULL THEN 3 ELSE 2 END FROM pg_catalog.pg_type t "
     "JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace LEFT JOIN bad_type b ON b.oid = t.oid "
@@ -117,6 +124,8 @@ static const char catalog_sql[] =
     "UNION ALL SELECT 'g', '', 'the input of a type', 2 FROM pg_catalog.pg_type t JOIN own f "
     "ON f.oid IN (t.typinput, t.typoutput, t.typreceive, t.typsend) "
     "WHERE t.oid >= 16384 AND f.oid >= 16384 AND f.worst < 3 AND NOT f.extension "
+    "UNION ALL SELECT 'g', '', 'a comparison', 2 FROM pg_catalog.pg_operator o JOIN own f ON f.oid = o.oprcode "
+    "WHERE o.oid >= 16384 AND f.worst < 3 AND NOT f.extension AND o.oprname IN ('=', '<>', '<', '<=', '>', '>=') "
     "UNION ALL SELECT 'g', '', 'a sort order', 2 FROM pg_catalog.pg_amproc p JOIN pg_catalog.pg_opfamily y "
     "ON y.oid = p.amprocfamily AND y.opfmethod IN (403, 405) JOIN own f ON f.oid = p.amproc "
     "WHERE p.oid >= 16384 AND f.oid >= 16384 AND f.worst < 3 AND NOT f.extension "

@@ -414,6 +414,8 @@ START_TEST(what_can_hide_anywhere_is_found_in_the_catalog)
 {
 	static const char *const hiding[] = {
 	    "CREATE CAST (order_state AS int) WITH FUNCTION state_lock(order_state) AS IMPLICIT",
+	    "CREATE FUNCTION eq_lock(int, bool) RETURNS bool LANGUAGE sql AS 'SELECT lock_ok($1)';"
+	    "CREATE OPERATOR = (FUNCTION = eq_lock, LEFTARG = int, RIGHTARG = bool)",
 	    "CREATE OPERATOR <! (FUNCTION = op_lock, LEFTARG = int, RIGHTARG = int);"
 	    "CREATE FUNCTION cmp(int, int) RETURNS int LANGUAGE sql AS 'SELECT 0';"
 	    "CREATE OPERATOR CLASS locking FOR TYPE int USING btree AS OPERATOR 1 <!, FUNCTION 1 cmp(int, int)",

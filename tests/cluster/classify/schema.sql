@@ -106,6 +106,9 @@ CREATE FUNCTION state_lock(s order_state) RETURNS int LANGUAGE plpgsql AS 'BEGIN
 CREATE TYPE shade AS (depth int);
 CREATE FUNCTION to_shade(s order_state) RETURNS shade LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_lock(9); RETURN ROW(1)::shade; END';
 CREATE CAST (order_state AS shade) WITH FUNCTION to_shade(order_state);
+CREATE FUNCTION defaulted(i int DEFAULT lock_it(12)) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i';
+CREATE FUNCTION built_in_default(i bool DEFAULT pg_try_advisory_lock(13)) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT i';
+CREATE FUNCTION good_default(i int DEFAULT 1 + abs(-1)) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i';
 CREATE PROCEDURE nothing() LANGUAGE sql AS 'SELECT 1';
 
 CREATE VIEW v_clean AS SELECT p.id, upper(p.t) AS t FROM plain p;
