@@ -57,6 +57,15 @@ static bool take(struct walk *w, char c)
 	return true;
 }
 
+static bool goes_on_with(struct walk *w, const char *text)
+{
+	size_t length = strlen(text);
+	if (strncmp(w->at, text, length) != 0)
+		return false;
+	w->at += length;
+	return true;
+}
+
 /* The character of an escape, whose backslash has been taken; -1: not ASCII, or nonsense. */
 static int read_escape(struct walk *w)
 {
@@ -152,7 +161,7 @@ static bool read_part(struct walk *w, struct parts *parts)
 		return broken(w);
 	if (strcmp(key.text, "A_Star") == 0) {
 		parts->star = true;
-		return (take(w, '}') && take(w, '}')) || broken(w);
+		return goes_on_with(w, "}}") || broken(w);
 	}
 	if (strcmp(key.text, "String") != 0 || parts->n == 4)
 		return doubt(w, WHY_PART, key.text);
@@ -160,7 +169,7 @@ static bool read_part(struct walk *w, struct parts *parts)
 	part->text[0] = '\0';
 	if (*w->at != '}' && (!read_key(w, &key) || !read_name(w, part)))
 		return false;
-	return (take(w, '}') && take(w, '}')) || broken(w);
+	return goes_on_with(w, "}}") || broken(w);
 }
 
 static bool read_parts(struct walk *w, struct parts *parts)
@@ -455,15 +464,6 @@ static bool read_statement(struct walk *w)
 	if (!is_one || strstr(node.text, "Stmt") == NULL)
 		return doubt(w, WHY_STATEMENT, node.text);
 	return read_object(w, rule) && judge_unknown_relations(w);
-}
-
-static bool goes_on_with(struct walk *w, const char *text)
-{
-	size_t length = strlen(text);
-	if (strncmp(w->at, text, length) != 0)
-		return false;
-	w->at += length;
-	return true;
 }
 
 /* {"version":150001,"stmts":[{"stmt":{...},"stmt_len":8}]} */

@@ -126,7 +126,7 @@ static char *pattern_of_list(const char *kind)
 	for (size_t i = 0; i < N_ROWS; i++)
 		if (strcmp(list[i].kind, kind) == 0)
 			out = put_names(out, list[i].names, &wrong);
-	strcpy(out, TAIL);
+	memcpy(out, TAIL, sizeof TAIL);
 	return text;
 }
 
@@ -143,7 +143,7 @@ static char *pattern_of_names(const char *names, const char **wrong)
 		free(text);
 		return NULL;
 	}
-	strcpy(out, TAIL);
+	memcpy(out, TAIL, sizeof TAIL);
 	return text;
 }
 
@@ -178,7 +178,7 @@ struct entry {
 	uint32_t name, schema;
 	uint32_t next; /* the next of the same bucket, counted from 1; 0: none */
 	char kind;
-	signed char verdict;
+	short verdict;
 };
 
 struct function_book {
@@ -253,7 +253,7 @@ bool dbha__function_book_add(struct function_book *book, char kind, const char *
 		struct entry *entry = new_entry(book);
 		if (!entry)
 			return false;
-		*entry = (struct entry){where, where_schema, 0, kind, (signed char)(verdict - '0')};
+		*entry = (struct entry){where, where_schema, 0, kind, (short)(verdict - '0')};
 		if (kind == BOOK_TROUBLE)
 			book->trouble = book->n;
 		names += length + (names[length] == '\n');

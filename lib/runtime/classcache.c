@@ -58,7 +58,7 @@ static bool part_init(struct part *part, size_t entries)
 	while (size < entries)
 		size *= 2;
 	part->mask = size - 1;
-	part->buckets = calloc(size, sizeof *part->buckets);
+	part->buckets = calloc(size, sizeof(struct kept *));
 	if (part->buckets && dbha__mutex_init(&part->lock, RANK_CLASSCACHE) == 0)
 		return true;
 	free(part->buckets);
@@ -175,12 +175,12 @@ void dbha__classcache_put(struct classcache *cache, const char *sql, uint64_t ge
 	size_t length = strlen(sql);
 	if (sizeof(struct kept) + length > cache->part_bytes / 4)
 		return;
-	struct kept *fresh = malloc(sizeof *fresh + length);
+	struct kept *fresh = malloc(sizeof *fresh + length + 1);
 	if (!fresh)
 		return;
 	*fresh =
 	    (struct kept){.hash = hash_of(sql, length), .generation = generation, .verdict = *verdict, .length = length};
-	memcpy(fresh->sql, sql, length);
+	memcpy(fresh->sql, sql, length + 1);
 	struct part *part = part_of(cache, fresh->hash);
 	dbha__mutex_lock(&part->lock);
 	struct kept *old = find_locked(part, sql, length, fresh->hash);
