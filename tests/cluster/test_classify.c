@@ -414,6 +414,9 @@ START_TEST(what_can_hide_anywhere_is_found_in_the_catalog)
 {
 	static const char *const hiding[] = {
 	    "CREATE CAST (order_state AS int) WITH FUNCTION state_lock(order_state) AS IMPLICIT",
+	    "CREATE TYPE mine; CREATE FUNCTION mine_in(cstring) RETURNS mine LANGUAGE internal STRICT AS 'int4in';"
+	    "CREATE FUNCTION mine_out(mine) RETURNS cstring LANGUAGE internal STRICT AS 'int4out';"
+	    "CREATE TYPE mine (INPUT = mine_in, OUTPUT = mine_out, LIKE = int4)",
 	    "CREATE FUNCTION eq_lock(int, bool) RETURNS bool LANGUAGE sql AS 'SELECT lock_ok($1)';"
 	    "CREATE OPERATOR = (FUNCTION = eq_lock, LEFTARG = int, RIGHTARG = bool)",
 	    "CREATE OPERATOR <! (FUNCTION = op_lock, LEFTARG = int, RIGHTARG = int);"
