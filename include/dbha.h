@@ -207,6 +207,68 @@ typedef enum dbha_intent {
 	DBHA_WRITE = 2    /* the primary */
 } dbha_intent;
 
+/*
+ * How fresh a read has to be: an option of the handle (`consistency`), of a session, and of the single call, the last one that is named
+ * counts. It says nothing about writes, and nothing inside a transaction after its first statement. See docs/consistency.md.
+ */
+typedef enum dbha_consistency {
+	DBHA_CONSISTENCY_DEFAULT = 0,  /* of a call: the session's; of a session: the handle's */
+	DBHA_CONSISTENCY_SESSION = 1,  /* a session sees what it has written, and never goes back behind what it has seen */
+	DBHA_CONSISTENCY_BOUNDED = 2,  /* not older than max_lag */
+	DBHA_CONSISTENCY_EVENTUAL = 3, /* whatever a standby has */
+	DBHA_CONSISTENCY_PRIMARY = 4   /* the primary's */
+} dbha_consistency;
+
+/* Why a statement went where it did: name, number, the word that dbha_reason_name gives, one sentence. Numbers are never used again. */
+#define DBHA_REASON_MAP(XX)                                                                                            \
+	XX(NONE, 0, "none", "it went nowhere")                                                                             \
+	XX(WRITE, 1, "write", "it writes, or may: the primary")                                                            \
+	XX(TARGET, 2, "target", "nothing was said of it: the node that target_session_attrs names")                        \
+	XX(TRANSACTION, 3, "transaction", "the connection of the transaction it is in")                                    \
+	XX(PINNED, 4, "pinned", "the connection that its session is pinned to")                                            \
+	XX(CONSISTENCY, 5, "consistency", "a read, with consistency=primary")                                              \
+	XX(READ, 6, "read", "a read, which any standby may serve")                                                         \
+	XX(SAME, 7, "same", "a read, on the standby that the session has read from before")                                \
+	XX(REPLAYED, 8, "replayed", "a read, on a standby that is known to have replayed the token")                       \
+	XX(GUARDED, 9, "guarded", "a read, on a standby that has said with it that it has replayed the token")             \
+	XX(BEHIND, 10, "behind", "a read, on the primary: no standby is known to have replayed the token")                 \
+	XX(UNPLACED, 11, "unplaced", "a read, on the primary: how far the session has seen is not known otherwise")        \
+	XX(NO_STANDBY, 12, "no-standby",                                                                                   \
+	   "a read, on the primary: no standby can be used, or all lag by more than max_lag")                              \
+	XX(REFUSED, 13, "refused", "not a read after all: a standby has refused it, and it went to the primary")
+
+typedef enum dbha_reason {
+#define DBHA_XX(name, number, word, text) DBHA_REASON_##name = number,
+	DBHA_REASON_MAP(DBHA_XX)
+#undef DBHA_XX
+} dbha_reason;
+
+/*
+ * dbha_reason_name: the word for a reason: "replayed". dbha_reason_text: its sentence.
+ * reason: a number. Returns: a constant string, "?" for a number that means nothing. Errors: none. Threads: any. Blocking: no.
+ * Ownership: the library's. Fork: no effect.
+ */
+DBHA_API const char *dbha_reason_name(int reason);
+DBHA_API const char *dbha_reason_text(int reason);
+
+/*
+ * Where a statement went, and why. The caller sets `size` and gives its address in the request; it is written before the call returns,
+ * also where that fails. With a stream it is of the call that began it.
+ */
+typedef struct dbha_result_route {
+	size_t size;
+	int32_t
+	    intent; /* a dbha_intent: what it was taken for in the end; routing=auto has decided where the caller had not */
+	int32_t reason;   /* a dbha_reason */
+	int32_t role;     /* a dbha_role: of the node as it was last seen */
+	int32_t attempts; /* how many times it was sent to a server; a standby that had not replayed the token counts */
+	int64_t lag_ms;   /* of a standby, when it was seen last; 0 of the primary; -1: not known */
+	int64_t lag_bytes;
+	char node[DBHA_NODE_NAME_MAX]; /* the last one it went to; "" */
+	char why
+	    [DBHA_WHY_MAX]; /* what else there is to say, for people: what routing=auto took it for, what sent it elsewhere; "" */
+} dbha_result_route;
+
 #define DBHA_IDEMPOTENT 0x1u /* the statement may be executed more than once: run it again when its fate is unknown */
 #define DBHA_UNPREPARED 0x2u /* do not keep a prepared statement for this text */
 #define DBHA_SERVER_TIMEOUT                                                                                            \
@@ -232,6 +294,9 @@ typedef struct dbha_request {
 	const int *lengths;
 	const int *formats;
 	int result_format; /* 0 text, 1 binary */
+	int consistency;   /* a dbha_consistency, of a read */
+	const char *token; /* dbha_exec: a read sees at least what is behind it, see dbha_session_token. NULL: none */
+	dbha_result_route *route; /* filled in. NULL: not asked for */
 } dbha_request;
 
 /* DBHA_REQUEST(.sql = "SELECT 1", .intent = DBHA_READ): a request with its size set (C only). */
@@ -293,6 +358,37 @@ DBHA_API void dbha_session_close(dbha_session *s);
  * Fork: see dbha_session_open.
  */
 DBHA_API int dbha_session_exec(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
+
+/*
+ * dbha_session_set_consistency: how fresh the session's reads have to be, from the next one on.
+ * s: not NULL. consistency: a dbha_consistency; DEFAULT: the handle's. err: may be NULL. Returns: DBHA_OK or an error code.
+ * Errors: USAGE; CONFIG: BOUNDED without max_lag. Threads: the session's. Blocking: no. Ownership: nothing changes hands. Fork: usable.
+ */
+DBHA_API int dbha_session_set_consistency(dbha_session *s, int consistency, dbha_error *err);
+
+#define DBHA_TOKEN_MAX 64 /* the longest token, with its NUL */
+
+/*
+ * dbha_session_token: what the session has written and seen, as a text for another session, in this process or elsewhere: whoever gives it to
+ *   dbha_session_set_token, or in a dbha_request, sees at least that much. Letters, digits and dots: it fits a cookie or an HTTP
+ *   header. It is no secret and no proof: who changes it changes what he reads himself.
+ * s: not NULL, not in a transaction. token: not NULL, DBHA_TOKEN_MAX bytes; set to "" where there is nothing to be seen yet. timeout_ms: 0:
+ *   call_timeout. err: may be NULL.
+ * Returns: DBHA_OK or an error code: then token is "". Errors: USAGE, STATE_LOST; those of dbha_exec where a server has to be asked: after
+ *   reads from a standby, which are not on the token yet, and after what the session did before its first read.
+ * Threads: the session's. Blocking: after writes not at all, else up to timeout_ms. Ownership: the caller's memory.
+ * Fork: in a child the session knows what it knew in the parent.
+ */
+DBHA_API int dbha_session_token(dbha_session *s, char token[DBHA_TOKEN_MAX], int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_session_set_token: from now on the session's reads see at least what is behind the token, beside what they would see anyway.
+ * s: not NULL. token: from dbha_session_token, borrowed; NULL or "": no change. err: may be NULL.
+ * Returns: DBHA_OK or an error code: then nothing has changed. Errors: USAGE: no token, or a damaged one; FOREIGN: of another cluster; where
+ *   the cluster has not been looked at yet, it is the first read that fails with it.
+ * Threads: the session's. Blocking: no. Ownership: nothing changes hands. Fork: usable.
+ */
+DBHA_API int dbha_session_set_token(dbha_session *s, const char *token, dbha_error *err);
 
 /* Isolation levels. DEFAULT: the server's default_transaction_isolation. */
 typedef enum dbha_isolation {
@@ -766,7 +862,11 @@ DBHA_API int dbha_accept_cluster(dbha *h, uint64_t system_identifier, dbha_error
 	XX(resets, "connections whose session had been changed and was reset when they came back")                         \
 	XX(transactions, "transactions committed")                                                                         \
 	XX(transactions_rolled_back, "transactions that ended otherwise")                                                  \
-	XX(commits_resolved, "COMMITs whose answer was lost and whose outcome the cluster told")
+	XX(commits_resolved, "COMMITs whose answer was lost and whose outcome the cluster told")                           \
+	XX(standby_reads, "statements answered by a standby")                                                              \
+	XX(guards, "reads sent to a standby with the question how far it has replayed")                                    \
+	XX(guards_behind, "of these, those it had not replayed far enough for")                                            \
+	XX(not_reads, "reads that a standby refused and the primary executed")
 
 typedef struct dbha_counters {
 	size_t size;
@@ -810,7 +910,9 @@ DBHA_API int dbha_wait(dbha *h, dbha_wait_for what, int timeout_ms, dbha_error *
 	XX(SPLIT_BRAIN, 6, "split-brain", "two primaries on one timeline")                                                 \
 	XX(HEALED, 7, "healed", "the split brain ended")                                                                   \
 	XX(RESTARTED, 8, "restarted", "a node restarted; its older connections were closed")                               \
-	XX(FENCE_FILE, 9, "fence-file", "the fence file cannot be written or read, or can again; the text says which")
+	XX(FENCE_FILE, 9, "fence-file", "the fence file cannot be written or read, or can again; the text says which")     \
+	XX(REROUTED, 10, "rerouted", "a statement went on to another node than the one it was tried on first")             \
+	XX(LOST_WRITES, 11, "lost-writes", "a token is not in the history of the primary: writes were lost in a failover")
 
 typedef enum dbha_event_kind {
 #define DBHA_XX(name, number, word, text) DBHA_EVENT_##name = number,

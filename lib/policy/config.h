@@ -42,6 +42,12 @@ enum discover {
 	DISCOVER_DNS,
 };
 
+/* Who says what a statement means to do, where its caller has not. */
+enum routing {
+	ROUTING_INTENT, /* nobody: see target_session_attrs */
+	ROUTING_AUTO,   /* its text, see policy/classify */
+};
+
 enum probe_profile {
 	PROBE_NORMAL,
 	PROBE_AGGRESSIVE,
@@ -82,7 +88,11 @@ struct config_options {
 	int probe_interval_fast_ms;
 	int probe_timeout_ms;
 	int probe_failures;
-	int max_lag_ms; /* 0: no limit */
+	int max_lag_ms;                         /* 0: no limit */
+	int consistency;                        /* an enum dbha_consistency less one: SESSION is 0 */
+	int max_wait_ms;                        /* 0: not at all */
+	int routing;                            /* an enum routing */
+	char *read_functions, *write_functions; /* lists of names, or NULL */
 	int retry_backoff_ms;
 	int retry_backoff_max_ms;
 	int retry_budget;         /* percent; 0: no limit */

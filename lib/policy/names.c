@@ -42,3 +42,29 @@ const char *dbha_event_name(int kind)
 		return "?";
 	}
 }
+
+const char *dbha_reason_name(int reason)
+{
+	switch (reason) {
+#define DBHA_XX(name, number, word, text)                                                                              \
+	case number:                                                                                                       \
+		return word;
+		DBHA_REASON_MAP(DBHA_XX)
+#undef DBHA_XX
+	default:
+		return "?";
+	}
+}
+
+const char *dbha_reason_text(int reason)
+{
+	switch (reason) {
+#define DBHA_XX(name, number, word, text)                                                                              \
+	case number:                                                                                                       \
+		return text;
+		DBHA_REASON_MAP(DBHA_XX)
+#undef DBHA_XX
+	default:
+		return "?";
+	}
+}

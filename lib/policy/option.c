@@ -28,6 +28,11 @@ static const char *const switch_words[] = {"off", "on", NULL};
 /* In the order of enum discover. */
 static const char *const discover_words[] = {"off", "dns", NULL};
 
+/* In the order of enum dbha_consistency, from SESSION on. */
+static const char *const consistency_words[] = {"session", "bounded", "eventual", "primary", NULL};
+/* In the order of enum routing. */
+static const char *const routing_words[] = {"intent", "auto", NULL};
+
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
 #define HOUR   (60 * MINUTE)
@@ -108,6 +113,21 @@ static const struct option options[] = {
     INTEGER_ROW(probe_failures, "3", 1, 100, "1 to 100", "Failed probes in a row before a node counts as silent."),
     TIME_ROW("max_lag", max_lag_ms, "0", 0, DAY, 1, "0 to 1d",
              "A standby that lags by more than this serves no reads; 0: no limit."),
+    ENUM_ROW(consistency, "session", consistency_words, "session, bounded, eventual, primary",
+             "How fresh a read has to be. session: a session sees its own writes, and its reads never go back in time; "
+             "bounded: not "
+             "older than max_lag; eventual: whatever a standby has; primary: reads go to the primary."),
+    TIME_ROW("max_wait", max_wait_ms, "0", 0, MINUTE, 1, "0 to 1min",
+             "How long a read of a session waits for a standby to replay what the session has written before it goes "
+             "to the primary."),
+    ENUM_ROW(routing, "intent", routing_words, "intent, auto",
+             "Who says that a statement is a read where its caller has not. intent: nobody, target_session_attrs "
+             "decides; auto: the "
+             "statement itself, by PostgreSQL's parser and the server's catalog (docs/routing.md; needs libpg_query)."),
+    TEXT_ROW(read_functions, "a list such as \"lazy, billing.total, calc_*\"",
+             "Functions that routing=auto takes for harmless, whatever the catalog says."),
+    TEXT_ROW(write_functions, "a list such as \"audit, billing.close_*\"",
+             "Functions that routing=auto takes for writes, whatever the catalog says."),
     TIME_ROW("retry_backoff", retry_backoff_ms, "10ms", 1, MINUTE, 1, "1ms to 1min",
              "Upper bound of the first random pause between two attempts; it doubles with each one."),
     TIME_ROW("retry_backoff_max", retry_backoff_max_ms, "1s", 1, 10 * MINUTE, 1, "1ms to 10min",

@@ -520,7 +520,7 @@ START_TEST(options_can_be_listed)
 		ck_assert(info->name && info->type && info->default_value && info->accepted && info->text);
 		seen = seen || strcmp(info->name, "retry_backoff_max") == 0;
 	}
-	ck_assert_int_eq(n, 31);
+	ck_assert_int_eq(n, 36);
 	ck_assert(seen);
 }
 END_TEST
