@@ -193,12 +193,6 @@ static void fail_closed(dbha_error *err)
 
 /* ---- routing ----------------------------------------------------------------------------------------------- */
 
-struct decision {
-	struct route route;
-	uint64_t version; /* of the view it was made on */
-	uint64_t generation;
-};
-
 static void route(struct call *call, struct route_query *query, struct decision *decision)
 {
 	dbha *h = call->h;
@@ -226,8 +220,7 @@ static void route(struct call *call, struct route_query *query, struct decision 
 		dbha__tell_lost(h, &lost, &call->causal->floor);
 }
 
-/* How a connection was come by. */
-static void note_route(struct call *call, const struct route *route)
+void dbha__call_note_route(struct call *call, const struct route *route)
 {
 	call->on_standby = !route->writes;
 	call->reason = route->reason;
@@ -265,12 +258,16 @@ bool dbha__call_nap(struct call *call, int64_t us)
 	return dbha__clock_now() < call->deadline && !is_canceled(call);
 }
 
-bool dbha__call_pause(struct call *call)
+int64_t dbha__call_backoff_us(struct call *call)
 {
 	const struct config_options *options = &call->h->config.options;
 	struct rng rng = {.state = dbha__life_random(call->h)};
-	return dbha__call_nap(
-	    call, dbha__backoff_us(&rng, options->retry_backoff_ms, options->retry_backoff_max_ms, call->pauses++));
+	return dbha__backoff_us(&rng, options->retry_backoff_ms, options->retry_backoff_max_ms, call->pauses++);
+}
+
+bool dbha__call_pause(struct call *call)
+{
+	return dbha__call_nap(call, dbha__call_backoff_us(call));
 }
 
 /* Whether the session may write when it is to, and may not when it must not. One round trip where that has to be changed. */
@@ -341,8 +338,7 @@ static enum acquire_end take(struct call *call, const struct decision *decision,
 	return end;
 }
 
-/* The node could not be connected to: remember why, look around, and give it and the others a moment. */
-static void avoid_node(struct call *call, int node)
+void dbha__call_avoid(struct call *call, int node)
 {
 	struct pool_report report;
 	dbha__pool_report(&call->h->pools[node], 0, &report);
@@ -350,7 +346,6 @@ static void avoid_node(struct call *call, int node)
 	         report.connect_why);
 	call->avoid |= 1u << node;
 	dbha__monitor_alarm(&call->h->monitor);
-	dbha__call_pause(call);
 }
 
 /* Waits for the view to become another one. False: it is time to give up. */
@@ -360,35 +355,40 @@ static bool wait_for_view(struct call *call, uint64_t version)
 	return wait_for_change(call, version, call->deadline);
 }
 
-/* What a route that leads to no node means for the call. True: look again. */
-static bool no_route(struct call *call, const struct route_query *query, const struct decision *decision,
-                     dbha_error *err)
+int dbha__call_judge_route(struct call *call, const struct decision *decision, dbha_error *err)
 {
 	switch (decision->route.end) {
 	case ROUTE_SPLIT_BRAIN:
 		fail_refused(call, DBHA_ERR_SPLIT_BRAIN,
 		             "two primaries on the same timeline, writes are refused until one of them goes away", err);
-		return false;
+		return err->code;
 	case ROUTE_FOREIGN:
 		fail_refused(call, DBHA_ERR_FOREIGN, "no node belongs to this cluster", err);
-		return false;
+		return err->code;
 	case ROUTE_REFUSED:
 		fail_refused(call, DBHA_ERR_NO_NODE, "every node refuses the connection", err);
-		return false;
+		return err->code;
 	case ROUTE_OTHER_TOKEN:
-		dbha__fail(err, DBHA_ERR_FOREIGN, "the token is of cluster %llu, which is another one",
-		           (unsigned long long)decision->route.floor.system_identifier);
-		return false;
+		return dbha__fail(err, DBHA_ERR_FOREIGN, "the token is of cluster %llu, which is another one",
+		                  (unsigned long long)decision->route.floor.system_identifier);
 	case ROUTE_WAIT:
 	case ROUTE_NODE:
 		break;
 	}
 	if (atomic_load(&call->h->closed))
 		fail_closed(err);
-	else if (!wait_for_view(call, decision->version) && dbha__clock_now() >= call->deadline)
-		fail_no_node(call, query, err);
-	else
+	return atomic_load(&call->h->closed) ? DBHA_ERR_CLOSED : DBHA_OK;
+}
+
+/* What a route that leads to no node means for the call. True: look again. */
+static bool no_route(struct call *call, const struct route_query *query, const struct decision *decision,
+                     dbha_error *err)
+{
+	if (dbha__call_judge_route(call, decision, err) != DBHA_OK)
+		return false;
+	if (wait_for_view(call, decision->version) || dbha__clock_now() < call->deadline)
 		return true;
+	fail_no_node(call, query, err);
 	return false;
 }
 
@@ -413,7 +413,8 @@ static bool no_slot(struct call *call, const struct route_query *query, const st
 		dbha__life_wait_view(call->h, decision->version, dbha__clock_now() + VIEW_GAP_US);
 		break;
 	case ACQUIRE_NO_CONNECTION:
-		avoid_node(call, node);
+		dbha__call_avoid(call, node);
+		dbha__call_pause(call);
 		break;
 	case ACQUIRED:
 		break;
@@ -440,7 +441,7 @@ static struct dbha_conn *connection_in_time(struct call *call, struct route_quer
 		route(call, query, &decision);
 		if (decision.route.end == ROUTE_NODE) {
 			enum acquire_end end = take(call, &decision, &slot);
-			note_route(call, &decision.route);
+			dbha__call_note_route(call, &decision.route);
 			if (slot && ready_for(call, slot, decision.route.writes))
 				return slot;
 			again = no_slot(call, query, &decision, end, err);
@@ -464,7 +465,7 @@ static struct dbha_conn *connection_at_once(struct call *call, struct route_quer
 	struct dbha_conn *slot = dbha__pool_try(pool, decision.generation, dbha__clock_coarse());
 	if (!slot)
 		return NULL;
-	note_route(call, &decision.route);
+	dbha__call_note_route(call, &decision.route);
 	bool plain = slot->rested_us <= LOOK_AFTER_US && slot->conn->read_only_set != decision.route.writes &&
 	             !slot->conn->resetting;
 	if (plain)
@@ -490,6 +491,18 @@ void dbha__call_found_none(struct call *call, dbha_error *err)
 {
 	struct route_query query = query_of(call);
 	fail_no_node(call, &query, err);
+}
+
+void dbha__call_found_full(struct call *call, int node, bool too_many, dbha_error *err)
+{
+	fail_pool(call, node, too_many, err);
+}
+
+void dbha__call_decide(struct call *call, struct decision *decision)
+{
+	struct route_query query = query_of(call);
+	if (!route_write(call, &query, decision))
+		route(call, &query, decision);
 }
 
 struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)

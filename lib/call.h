@@ -21,6 +21,13 @@ struct cancel {
 	bool sent;            /* under the lock: a cancel request was sent for that */
 };
 
+/* Where a call is to go, and what that was decided on. */
+struct decision {
+	struct route route;
+	uint64_t version; /* of the view it was made on */
+	uint64_t generation;
+};
+
 struct call {
 	dbha *h;
 	dbha_intent intent;
@@ -77,8 +84,26 @@ bool dbha__call_pause(struct call *call);
 /* The same, so long. */
 bool dbha__call_nap(struct call *call, int64_t us);
 
-/* At the deadline: no node was of the kind that is wanted. */
+/* How long such a pause is. */
+int64_t dbha__call_backoff_us(struct call *call);
+
+/* At the deadline: no node was of the kind that is wanted; or the node's connections were all in use. */
 void dbha__call_found_none(struct call *call, dbha_error *err);
+void dbha__call_found_full(struct call *call, int node, bool too_many, dbha_error *err);
+
+/* ---- the steps of it, for who does not wait (engine) ---- */
+
+/* Where it is to go now. */
+void dbha__call_decide(struct call *call, struct decision *decision);
+
+/* The connection it gets was come by in this way. */
+void dbha__call_note_route(struct call *call, const struct route *route);
+
+/* A decision for no node. DBHA_OK: waiting for another view may help; else the code of the error reported in `err` (not NULL). */
+int dbha__call_judge_route(struct call *call, const struct decision *decision, dbha_error *err);
+
+/* The node could not be connected to: remembers why, and has all nodes looked at. */
+void dbha__call_avoid(struct call *call, int node);
 
 /*
  * Gives a connection back, after use. reusable: as far as the caller knows. What was left in the session, an open transaction too, is

@@ -4,21 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "budget.h"
 #include "canceller.h"
 #include "clock.h"
 #include "error.h"
 #include "flush.h"
 #include "position.h"
 #include "tell.h"
-
-/* How long to wait for a second opinion on a node that refused a write. */
-#define SECOND_LOOK_US ((int64_t)500000)
-/*
- * What a healthy server needs until its sessions follow a reload. It is no bound, since each backend rereads its configuration when
- * it is next idle: where the probe's takes longer, a write that should have waited is reported.
- */
-#define RELOAD_US      ((int64_t)20000)
 
 int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
@@ -62,79 +53,29 @@ int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **r
 	return DBHA_OK;
 }
 
-/* What the message says beside the server's or libpq's own words. */
-static const char *advice_for(const struct retry *retry, bool continued)
-{
-	switch (retry->code) {
-	case DBHA_ERR_TIMEOUT:
-		return retry->outcome_unknown ? "; it may still be executed" : "";
-	case DBHA_ERR_UNKNOWN:
-		return "; whether it was executed is unknown: do not repeat it unless that is harmless";
-	case DBHA_ERR_LOST:
-		return continued ? "; the rest of it did not come" : "; it was not executed";
-	default:
-		return "";
-	}
-}
-
-static int report(const struct statement *st, const struct attempt *attempt)
-{
-	const struct call *call = &st->call;
-	const struct retry *retry = &st->retry;
-	dbha_error *err = st->err;
-	dbha *h = call->h;
-	/* What became of a COMMIT is asked first. */
-	if (retry->outcome_unknown && !st->may_commit)
-		STATS_ADD(&h->stats[call->last_node], unknown_outcomes, 1);
-	if (retry->code == DBHA_ERR_TIMEOUT)
-		STATS_ADD(&h->stats[call->last_node], timeouts, 1);
-	char refused[96] = "";
-	if (call->over_budget)
-		snprintf(refused, sizeof refused, "; not sent again: retry_budget (%d %% of the statements) is used up",
-		         h->config.options.retry_budget);
-	dbha__fail(err, retry->code, "%s%s%s (%s, after %lld ms)", attempt->message, advice_for(retry, st->continued),
-	           refused, call->last_name, (long long)(dbha__clock_now() - call->began_us) / 1000);
-	if (retry->code == DBHA_ERR_SERVER)
-		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", attempt->sqlstate);
-	err->retry_safe = retry->retry_safe && !call->maybe_done;
-	err->outcome_unknown = retry->outcome_unknown || call->maybe_done;
-	err->attempts = call->sent;
-	snprintf(err->node, sizeof err->node, "%s", call->last_name);
-	return retry->code;
-}
-
 /*
  * 25006 on a write. The node may no longer be the primary: then the view will say so, and the write goes where it belongs.
  * Its sessions may have been made read-only, as some do around a switchover: then the write waits until that is over. Or they have
  * never been anything else, or it is the statement itself: then asking again would give the same answer for ever.
  */
-static bool refused_for_good(struct call *call, int node, int64_t refused_us)
+static bool refused_for_good(struct call *call)
 {
-	dbha *h = call->h;
-	int64_t until = refused_us + SECOND_LOOK_US < call->deadline ? refused_us + SECOND_LOOK_US : call->deadline;
-	bool waited = false;
+	struct second_look look;
+	dbha__judge_begin_look(call, dbha__clock_now(), &look);
 	for (;;) {
-		struct shared_view *shared = dbha__view_take(&h->view);
-		const struct node_view *seen = &shared->view.nodes[node];
-		bool looked = seen->seen_us > refused_us;
-		bool was_writable = seen->was_writable;
-		bool passing = looked && seen->read_only && was_writable;
-		/* Each session of the server reads a changed configuration for itself, the probe's may be the last. */
-		bool for_sure = seen->seen_us - seen->latency_us > refused_us + RELOAD_US;
-		bool primary = shared->view.primary == node;
-		dbha__view_drop(shared);
-		if (!primary)
-			return false;
-		if ((looked && !was_writable) || (for_sure && !passing))
-			return !waited;
-		waited = waited || passing;
-		if (waited)
-			until = call->deadline;
-		else
-			dbha__monitor_alarm(&h->monitor);
-		if (dbha__clock_now() >= until || !dbha__call_pause(call))
-			return waited;
+		enum looked looked = dbha__judge_look(call, &look);
+		if (looked != LOOKED_LATER)
+			return looked == LOOKED_FINAL;
+		if (dbha__clock_now() >= look.until || !dbha__call_pause(call))
+			return look.waited;
 	}
+}
+
+/* Whether another attempt could end no better. */
+static bool is_final(struct call *call, const struct attempt *attempt, const struct retry *retry)
+{
+	enum finality finality = dbha__judge_finality(call, attempt, retry);
+	return finality == FINAL || (finality == FINAL_IF_REFUSED_FOR_GOOD && refused_for_good(call));
 }
 
 /* The pause before the next attempt: none the first time, because the cause is most often this one connection. */
@@ -145,108 +86,14 @@ static bool pause_before_next(struct call *call)
 	return dbha__clock_now() < call->deadline;
 }
 
-/*
- * A read that turned out to be something only a primary does: a write (25006), an unlogged or temporary table, a sequence
- * or WAL function (0A000, 55000). Without effect on the standby, it is run on the primary, as a write. The codes have other
- * uses; then the primary says the same, and that is reported.
- */
-static bool standby_says_no(const struct call *call, const struct attempt *attempt)
+/* Whether to go round again after a failure; if not, what was judged is to be reported. */
+static bool goes_again(struct call *call, const struct attempt *attempt, const struct judgement *judged)
 {
-	static const char *const codes[] = {"25006", "0A000", "55000"};
-	if (call->intent != DBHA_READ || !call->on_standby || attempt->end != ATTEMPT_ERROR)
+	if (!dbha__judge_standby_says_no(call, attempt) &&
+	    (is_final(call, attempt, &judged->retry) || !dbha__judge_may_send_again(call)))
 		return false;
-	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
-		if (strcmp(attempt->sqlstate, codes[i]) == 0)
-			return true;
-	return false;
-}
-
-/* Whether another attempt could end no better. */
-static bool is_final(struct call *call, const struct attempt *attempt, const struct retry *retry)
-{
-	if (retry->action == RETRY_REPORT)
-		return true;
-	if (attempt->end != ATTEMPT_ERROR || strcmp(attempt->sqlstate, "25006") != 0)
-		return false;
-	/* Sent to a standby on purpose, and refused by this one before: no other has another answer. */
-	bool refused_before = call->on_standby && (call->avoid & 1u << call->last_node);
-	return refused_before || refused_for_good(call, call->last_node, dbha__clock_now());
-}
-
-/*
- * What has been sent for the first time: each attempt took a connection, and each but the first was counted as a retry. Leases
- * count as traffic too. Read off counters that are kept anyway, so that a statement pays nothing for the budget.
- */
-static int64_t first_attempts(dbha *h)
-{
-	uint64_t n = 0;
-	for (int i = 0; i < h->n_places; i++) {
-		n += atomic_load_explicit(&h->stats[i].acquires, memory_order_relaxed);
-		n -= atomic_load_explicit(&h->stats[i].retries, memory_order_relaxed);
-	}
-	/* Last: the counts of a node that leaves move here (discover=dns), and rather count twice than not at all. */
-	n += atomic_load_explicit(&h->handle_stats.acquires, memory_order_relaxed);
-	n -= atomic_load_explicit(&h->handle_stats.retries, memory_order_relaxed);
-	return (int64_t)n;
-}
-
-bool dbha__statement_spend_retry(dbha *h)
-{
-	struct budget budget = {
-	    .percent = h->config.options.retry_budget,
-	    .connections = h->n_places * h->config.options.pool_max_size,
-	};
-	int64_t earned = dbha__budget_earned(&budget, first_attempts(h), dbha__clock_now() - h->began_us);
-	int64_t spent = atomic_load_explicit(&h->retries_spent, memory_order_relaxed);
-	for (int64_t wanted = spent; dbha__budget_spend(&budget, earned, &wanted); wanted = spent)
-		if (atomic_compare_exchange_weak_explicit(&h->retries_spent, &spent, wanted, memory_order_relaxed,
-		                                          memory_order_relaxed))
-			return true;
-	return false;
-}
-
-/*
- * A statement that has never been sent spends nothing: waiting for the new primary, or trying another connection because this one was
- * found dead, puts no load on anybody.
- */
-static bool may_send_again(struct call *call)
-{
-	if (call->sent == 0 || dbha__statement_spend_retry(call->h))
-		return true;
-	call->over_budget = true;
-	STATS_ADD(&call->h->stats[call->last_node], retries_refused, 1);
-	return false;
-}
-
-/* Whether to go round again after a failure; if not, `retry` is what to report. */
-static bool goes_again(struct call *call, const struct attempt *attempt, const struct verdict *verdict,
-                       const struct retry *retry)
-{
-	int node = call->last_node;
-	bool conflict = call->on_standby && strcmp(attempt->sqlstate, "40001") == 0; /* with recovery, of this standby */
-	/* A read that was none is no retry of a failure: the answer was clear, and comes once in a call. */
-	if (standby_says_no(call, attempt)) {
-		call->intent = DBHA_WRITE;
-		call->refused = true;
-	} else if (is_final(call, attempt, retry) || !may_send_again(call))
-		return false;
-	else if (retry->action == RETRY_ELSEWHERE || conflict)
-		call->avoid |= 1u << node;
-	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->last_name, attempt->message);
-	if (verdict->effect == EFFECT_UNKNOWN && call->intent != DBHA_READ)
-		call->maybe_done = true;
-	STATS_ADD(&call->h->stats[node], retries, 1);
+	dbha__judge_again(call, attempt, judged);
 	return pause_before_next(call);
-}
-
-static void count(struct call *call, const struct attempt *attempt)
-{
-	struct stats *stats = &call->h->stats[call->last_node];
-	bool refused = attempt->end == ATTEMPT_ERROR || attempt->end == ATTEMPT_FATAL;
-	if (attempt->end == ATTEMPT_OK || refused)
-		STATS_ADD(stats, statements, 1);
-	if (refused)
-		STATS_ADD(stats, statement_errors, 1);
 }
 
 /* The time that is left, for the server: it may not be 0, which would be no limit. */
@@ -377,19 +224,6 @@ static void attempt_on(struct statement *st, struct dbha_conn *slot, struct atte
 		dbha__canceller_send(slot->conn);
 }
 
-/* Two ends of which more is known than their kind says. */
-static void refine(struct retry *retry, const struct attempt *attempt, bool reads)
-{
-	if (attempt->prepared_only) {
-		retry->retry_safe = true;
-		retry->outcome_unknown = false;
-	}
-	if (attempt->copied_out) {
-		retry->retry_safe = reads;
-		retry->outcome_unknown = !reads;
-	}
-}
-
 /* The answer has begun, and is not over yet. */
 static bool goes_on(const struct statement *st, const struct attempt *attempt)
 {
@@ -417,31 +251,25 @@ static void judge(struct statement *st, const struct dbha_conn *slot, struct att
 	struct call *call = &st->call;
 	const dbha_request *rq = st->request;
 	if (!goes_on(st, attempt))
-		count(call, attempt);
+		dbha__judge_count(call, attempt);
 	note_seen(st, slot, attempt);
-	st->verdict = dbha__sqlstate_judge(attempt->end, attempt->sqlstate, attempt->answered);
-	st->verdict.keep = st->verdict.keep && !attempt->in_doubt;
 	*st->result = attempt->result;
-	if (attempt->end == ATTEMPT_OK)
-		return;
-	if (strcmp(attempt->sqlstate, "53100") == 0)
-		dbha__monitor_report(&call->h->monitor, call->last_node, FAILURE_DISK_FULL, attempt->message);
-	if (st->verdict.alarm)
-		dbha__monitor_alarm(&call->h->monitor);
 	/* A read that has turned into a write is judged as one. */
 	bool reads = call->intent == DBHA_READ;
 	bool copies = st->stream && st->stream->copies;
 	bool undone = st->stream && st->stream->undone;
+	bool failed = attempt->end != ATTEMPT_OK;
 	struct statement_facts facts = {
 	    .reads = reads,
 	    .repeatable = rq->flags & DBHA_IDEMPOTENT,
 	    .uncommitted = undone || (st->in_transaction && !st->may_commit),
 	    /* In a transaction nothing can commit on the way, and an error of COMMIT itself has rolled back. */
-	    .atomic = reads || copies || st->in_transaction || dbha__retry_atomic(rq->sql),
-	    .runs_code = !st->in_transaction && dbha__retry_runs_code(rq->sql),
+	    .atomic = reads || copies || st->in_transaction || (failed && dbha__retry_atomic(rq->sql)),
+	    .runs_code = failed && !st->in_transaction && dbha__retry_runs_code(rq->sql),
 	};
-	st->retry = dbha__retry(attempt->end, &st->verdict, &facts);
-	refine(&st->retry, attempt, reads || facts.uncommitted);
+	dbha__judge(call, &facts, attempt, &st->judged);
+	st->judged.continued = st->continued;
+	st->judged.may_commit = st->may_commit;
 }
 
 /* Whether the session has to go on with this connection: it is in a transaction, or has left something of its own there. */
@@ -524,14 +352,14 @@ static bool run_once(struct statement *st, int *code)
 		return true;
 	}
 	/* The pool may have it before the next attempt, which may be for this very node. */
-	bool over = st->retry.action == RETRY_REPORT && must_keep(st, slot, &attempt) && !attempt.in_doubt &&
-	            !standby_says_no(call, &attempt);
+	bool over = st->judged.retry.action == RETRY_REPORT && must_keep(st, slot, &attempt) && !attempt.in_doubt &&
+	            !dbha__judge_standby_says_no(call, &attempt);
 	if (over)
 		st->kept = slot;
 	else
-		dbha__call_return(h, slot, st->verdict.keep);
-	if (over || !goes_again(call, &attempt, &st->verdict, &st->retry)) {
-		*code = report(st, &attempt);
+		dbha__call_return(h, slot, st->judged.verdict.keep);
+	if (over || !goes_again(call, &attempt, &st->judged)) {
+		*code = dbha__judge_report(call, &attempt, &st->judged, st->err);
 		return true;
 	}
 	PQclear(attempt.result);
@@ -613,7 +441,7 @@ static bool goes_on_with(const struct statement *st, struct dbha_conn *slot, con
 	/* News of the server, or of the transaction being read-only: what the session has there stays, but is for nobody else. */
 	bool read_only = attempt->end == ATTEMPT_ERROR && !attempt->in_doubt && strcmp(attempt->sqlstate, "25006") == 0;
 	slot->conn->doubtful = slot->conn->doubtful || read_only;
-	return st->verdict.keep || read_only;
+	return st->judged.verdict.keep || read_only;
 }
 
 int dbha__statement_run_on_kept(struct statement *st)
@@ -636,5 +464,5 @@ int dbha__statement_run_on_kept(struct statement *st)
 		st->kept = NULL;
 		dbha__call_return(call->h, slot, false);
 	}
-	return attempt.end == ATTEMPT_OK ? DBHA_OK : report(st, &attempt);
+	return attempt.end == ATTEMPT_OK ? DBHA_OK : dbha__judge_report(call, &attempt, &st->judged, st->err);
 }

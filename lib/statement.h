@@ -11,9 +11,8 @@
 #include "causal.h"
 #include "dbha.h"
 #include "exec.h"
+#include "judgement.h"
 #include "outcome.h"
-#include "retry.h"
-#include "sqlstate.h"
 #include "stream.h"
 
 struct statement;
@@ -43,8 +42,7 @@ struct statement {
 	/* Out, of the last attempt. */
 	bool behind;           /* the standby had not replayed enough: there is no attempt to speak of */
 	struct token position; /* of the primary behind it; timeline 0: not known */
-	struct verdict verdict;
-	struct retry retry;
+	struct judgement judged;
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
 	bool
 	    unprepared; /* a prepared statement of the library's was gone from its session; the next attempt prepares it anew */
@@ -63,8 +61,5 @@ int dbha__statement_run(struct statement *st);
 
 /* Runs it on the connection in `kept`, once. The connection stays there, or is given back where it is no good any more. */
 int dbha__statement_run_on_kept(struct statement *st);
-
-/* Spends a retry of the handle's budget. False: there is none left. */
-bool dbha__statement_spend_retry(dbha *h);
 
 #endif

@@ -226,7 +226,7 @@ static int commit_on_server(dbha_session *s, const dbha_request *request, PGresu
 	st.before = make_row(s, &row);
 	dbha__session_place(s, &st);
 	int code = dbha__statement_run_on_kept(&st);
-	if (st.connection_lost && st.retry.outcome_unknown) {
+	if (st.connection_lost && st.judged.retry.outcome_unknown) {
 		s->used_before = used; /* what the transaction has set may have become the session's, and is lost */
 		follow_end(s, &st);
 		return resolve(s, &st, &row, result, err);

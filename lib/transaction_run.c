@@ -84,7 +84,7 @@ static int run_all(dbha_session *s, const dbha_transaction_options *options, dbh
 		err->attempts = attempt;
 		if (!helps(&run, options, err) || (max && attempt >= max))
 			return code;
-		if (!dbha__statement_spend_retry(s->h)) {
+		if (!dbha__judge_spend_retry(s->h)) {
 			STATS_ADD(&s->h->handle_stats, retries_refused, 1);
 			return code;
 		}

@@ -196,6 +196,8 @@ static void revive_locked(dbha *h) REQUIRES(h->lock)
 	dbha__view_reset_after_fork(&h->view, h->n_places);
 	atomic_store(&h->randomness, dbha__rng_entropy(h));
 	atomic_store(&h->retries_spent, 0);
+	atomic_store(&h->piped, 0);
+	atomic_store(&h->piped_most, 0);
 	atomic_store(&h->refs, 1);
 	atomic_store(&h->kept, 0);
 	atomic_store(&h->marks_refused, false);

@@ -25,20 +25,27 @@ bool dbha__reset_send(struct conn *conn)
 	return PQsendQuery(conn->pg, sql) && PQflush(conn->pg) == 0;
 }
 
+enum reset_step dbha__reset_step(struct conn *conn)
+{
+	while (!PQisBusy(conn->pg)) {
+		PGresult *result = PQgetResult(conn->pg);
+		if (!result) {
+			conn->resetting = false;
+			return dbha__conn_state(conn) == CONN_IDLE ? RESET_DONE : RESET_FAILED;
+		}
+		ExecStatusType status = PQresultStatus(result);
+		PQclear(result);
+		if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
+			return RESET_FAILED;
+	}
+	return RESET_BUSY;
+}
+
 bool dbha__reset_finish(struct conn *conn, int64_t deadline)
 {
-	bool good = true;
-	if (!conn->resetting)
-		return true;
+	enum reset_step step = conn->resetting ? RESET_BUSY : RESET_DONE;
+	while (step == RESET_BUSY && dbha__wait_result(conn, deadline) == WAITED_READY)
+		step = dbha__reset_step(conn);
 	conn->resetting = false;
-	for (;;) {
-		if (dbha__wait_result(conn, deadline) != WAITED_READY)
-			return false;
-		PGresult *result = PQgetResult(conn->pg);
-		if (!result)
-			return good && dbha__conn_state(conn) == CONN_IDLE;
-		ExecStatusType status = PQresultStatus(result);
-		good = good && (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK);
-		PQclear(result);
-	}
+	return step == RESET_DONE;
 }

@@ -16,6 +16,14 @@
  */
 bool dbha__reset_send(struct conn *conn);
 
+/* The answer, as far as it has come. Does not wait: what has been read from the socket is looked at. */
+enum reset_step {
+	RESET_BUSY,
+	RESET_DONE,
+	RESET_FAILED, /* the session is not as it was, close it */
+};
+enum reset_step dbha__reset_step(struct conn *conn);
+
 /* Before the next use: waits for the answer, if one is owed. False: the session is not as it was, close it. */
 bool dbha__reset_finish(struct conn *conn, int64_t deadline);
 
