@@ -742,6 +742,109 @@ DBHA_API const char *dbha_conn_node(const dbha_conn *conn);
 DBHA_API void dbha_release(dbha_conn *conn);
 
 /* ---------------------------------------------------------------------------------------------------------------
+ * Asynchronous requests
+ *
+ * An engine carries many statements at a time over few connections: they are sent one behind the other, and none waits for the answer to
+ * another. Each is a statement on its own, as with dbha_exec: with its own transaction, its own error, its own deadline, its own way
+ * through a failover. Their order means nothing: what has to come behind something else is submitted when that has been answered.
+ * Each accepted request is completed exactly once. See docs/engine.md.
+ */
+typedef struct dbha_engine dbha_engine;
+
+/* Set `size`, or use DBHA_ENGINE_OPTIONS; members left out are 0 and mean the default. */
+typedef struct dbha_engine_options {
+	size_t size;
+	int connections; /* at most, of each node, out of the handle's pools: 1 to 32; 0: 4 */
+	int depth;       /* requests that are on their way on one connection, at most: 1 to 4096; 0: 64 */
+	int queue;       /* requests that have not been sent, or whose completions nobody has fetched, at most; 0: 1024 */
+	int thread;      /* 1: a thread of the library does the work; 0: the application does, with dbha_engine_step */
+} dbha_engine_options;
+
+#define DBHA_ENGINE_OPTIONS(...) ((dbha_engine_options){.size = sizeof(dbha_engine_options), __VA_ARGS__})
+
+/*
+ * dbha_engine_open: opens an engine. Nothing is connected.
+ * h: not NULL. options: may be NULL; borrowed. err: may be NULL. Returns: an engine, or NULL.
+ * Errors: USAGE; CONFIG with verify_commit, which an engine does not have; CLOSED, MEMORY, SYSTEM; at the first call on the handle
+ *   those of dbha_open.
+ * Threads: any. Blocking: no. Ownership: the caller ends it with dbha_engine_close; it keeps the memory of the handle alive, but does not keep
+ *   dbha_close from closing. Fork: in a child it is dead: every call fails with FORKED, nothing is sent.
+ */
+DBHA_API dbha_engine *dbha_engine_open(dbha *h, const dbha_engine_options *options, dbha_error *err);
+
+/*
+ * dbha_submit: hands a request over. What is a transaction or a session to the server (BEGIN, SET, a temporary table, COPY, DDL) gets a connection
+ *   to itself, and that is reset behind it, as with dbha_exec.
+ * e: not NULL. request: not NULL; copied with everything it points to, `route` and DBHA_SERVER_TIMEOUT and DBHA_PIN are refused. tag: whatever
+ *   the caller wants to find in the completion. err: may be NULL.
+ * Returns: DBHA_OK: there will be a completion; or an error code: there will be none.
+ * Errors: USAGE; POOL (`queue` of them wait: nothing was done, retry_safe); CLOSED, FORKED, MEMORY, FOREIGN (its token).
+ * Threads: any. Blocking: no. Ownership: nothing is borrowed afterwards. Fork: FORKED.
+ */
+DBHA_API int dbha_submit(dbha_engine *e, const dbha_request *request, uint64_t tag, dbha_error *err);
+
+/*
+ * dbha_submit_cancel: gives up what was submitted with this tag. What has not been sent is completed with CANCELED; for what is being
+ *   executed the server is asked to stop, once. There is one completion in any case, and it says what became of it.
+ * e: not NULL. err: may be NULL. Returns: DBHA_OK, or an error code. Errors: USAGE (no request has this tag, or not any more); FORKED.
+ * Threads: any. Blocking: no. Ownership: nothing changes hands. Fork: FORKED.
+ */
+DBHA_API int dbha_submit_cancel(dbha_engine *e, uint64_t tag, dbha_error *err);
+
+/*
+ * dbha_engine_fd: one descriptor for the engine's whole life, to be watched for reading. Without a thread of the library it is readable when
+ *   dbha_engine_step has something to do, also because of the time; with one, when there are completions.
+ * e: not NULL. err: may be NULL. Returns: the descriptor, or -1. Errors: USAGE, FORKED. Threads: any. Blocking: no.
+ * Ownership: the engine's: do not read it, do not close it. Fork: FORKED.
+ */
+DBHA_API int dbha_engine_fd(dbha_engine *e, dbha_error *err);
+
+/*
+ * dbha_engine_step: does what can be done without waiting: sends, takes answers in, looks at deadlines.
+ * e: not NULL, without a thread. wait_us: set to how long there is nothing to do but for what the descriptor tells, in us; -1: for ever; may be
+ *   NULL, since the descriptor has that in it. err: may be NULL.
+ * Returns: DBHA_OK or an error code. Errors: USAGE (also with a thread), FORKED. Threads: any, one at a time works. Blocking: no.
+ * Ownership: nothing changes hands. Fork: FORKED.
+ */
+DBHA_API int dbha_engine_step(dbha_engine *e, int64_t *wait_us, dbha_error *err);
+
+/* The end of a request. The caller sets `size`, and frees the result with PQclear. */
+typedef struct dbha_completion {
+	size_t size;
+	uint64_t tag;
+	int32_t code;     /* a dbha_code */
+	PGresult *result; /* as dbha_exec gives it: also where the server has refused the statement; else NULL */
+	dbha_error error; /* with DBHA_OK all 0 */
+	dbha_result_route route;
+} dbha_completion;
+
+/*
+ * dbha_next_completion: takes the oldest completion.
+ * e: not NULL. out: not NULL, `size` set. timeout_ms: how long to wait for one; 0: not at all. Without a thread, who waits here steps
+ *   the engine meanwhile. err: may be NULL.
+ * Returns: 1: there was one; 0: not in time; -1: an error. Errors: USAGE, FORKED. After dbha_engine_stop those that are left can still be
+ *   fetched. Threads: any; each completion goes to one of them. Blocking: up to timeout_ms. Ownership: the result becomes the caller's.
+ * Fork: FORKED.
+ */
+DBHA_API int dbha_next_completion(dbha_engine *e, dbha_completion *out, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_engine_stop: takes nothing more, and ends what was accepted: within drain_ms as it ends by itself, then by force. What has not been
+ *   sent by then is completed with CLOSED, what has been with LOST or UNKNOWN, as is true. Afterwards every completion is there to be fetched.
+ * e: may be NULL. drain_ms: 0: at once. Returns: nothing. Errors: none. Threads: any, once. Blocking: up to drain_ms. Ownership: nothing changes
+ *   hands. Fork: in a child nothing.
+ */
+DBHA_API void dbha_engine_stop(dbha_engine *e, int drain_ms);
+
+/*
+ * dbha_engine_close: dbha_engine_stop, if that has not been called, with all connections cut at once; and frees the engine with the completions that
+ *   nobody has fetched.
+ * e: may be NULL. Returns: nothing. Errors: none. Threads: once; no other call may be under way. Blocking: for the thread, a few ms.
+ * Ownership: takes e. Fork: in a child frees the child's descriptors only.
+ */
+DBHA_API void dbha_engine_close(dbha_engine *e);
+
+/* ---------------------------------------------------------------------------------------------------------------
  * Seen from inside
  */
 typedef enum dbha_role { DBHA_ROLE_UNKNOWN = 0, DBHA_ROLE_PRIMARY = 1, DBHA_ROLE_STANDBY = 2 } dbha_role;

@@ -29,6 +29,7 @@
 enum mutex_rank {
 	RANK_REGISTRY = 1, /* the process's list of handles (fork) */
 	RANK_HANDLE,       /* starting and stopping a handle */
+	RANK_ENGINE,       /* one per engine, while it steps */
 	RANK_STEPPING,     /* the loop, while it steps */
 	RANK_SESSION,      /* one per session: what dbha_cancel may touch */
 	RANK_POOL,         /* one per node; two are never held together, except at fork */
@@ -37,6 +38,7 @@ enum mutex_rank {
 	RANK_EVENTS,
 	RANK_SHARED, /* what handles of the process share, monitor=off */
 	RANK_CLASSCACHE,
+	RANK_QUEUE, /* one per engine: what was submitted, and what is completed */
 };
 
 struct CAPABILITY("mutex") mutex {

@@ -1,0 +1,507 @@
+/*
+ * engine: dbha_engine_open, dbha_submit and the other public calls of an engine, and the thread that waits and steps, where it is wanted.
+ */
+#include "engine.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "consistency.h"
+#include "error.h"
+#include "fork.h"
+#include "statement.h"
+#include "thread.h"
+
+#define CONNECTIONS 4
+#define DEPTH       64
+#define DEPTH_MAX   4096
+#define QUEUE       1024
+#define QUEUE_MAX   10000000
+/* How long stopping waits for the last step of another thread. */
+#define STOP_US     ((int64_t)5000000)
+
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
+
+static int take_option(const char *name, int value, int otherwise, int most, int *out, dbha_error *err)
+{
+	if (value < 0 || value > most)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_engine_open: %s is %d: 1 to %d, or 0 for %d", name, value, most,
+		                  otherwise);
+	*out = value ? value : otherwise;
+	return DBHA_OK;
+}
+
+static int take_options(dbha_engine *e, const dbha_engine_options *o, dbha_error *err)
+{
+	static const dbha_engine_options none = {.size = sizeof none};
+	o = o ? o : &none;
+	if (o->size != sizeof *o)
+		return dbha__fail(err, DBHA_ERR_USAGE,
+		                  "dbha_engine_open: options.size is %zu, not %zu: set it to sizeof(dbha_engine_options)",
+		                  o->size, sizeof *o);
+	int code = take_option("connections", o->connections, CONNECTIONS, ENGINE_LANES_MAX, &e->connections, err);
+	if (code == DBHA_OK)
+		code = take_option("depth", o->depth, DEPTH, DEPTH_MAX, &e->depth, err);
+	if (code == DBHA_OK)
+		code = take_option("queue", o->queue, QUEUE, QUEUE_MAX, &e->queue, err);
+	if (code == DBHA_OK && o->thread != 0 && o->thread != 1)
+		code = dbha__fail(err, DBHA_ERR_USAGE, "dbha_engine_open: thread is %d: 0 or 1", o->thread);
+	e->threaded = o->thread;
+	return code;
+}
+
+static bool watch(const dbha_engine *e, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	return epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+static bool open_descriptors(dbha_engine *e)
+{
+	e->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	return e->timer_fd >= 0 && e->epoll_fd >= 0 && dbha__wake_init(&e->wake) == 0 && dbha__wake_init(&e->told) == 0 &&
+	       watch(e, e->timer_fd) && watch(e, e->wake.read_fd);
+}
+
+static bool init_locks(dbha_engine *e)
+{
+	return dbha__mutex_init(&e->stepping, RANK_ENGINE) == 0 && dbha__mutex_init(&e->lock, RANK_QUEUE) == 0 &&
+	       dbha__cond_init(&e->news) == 0;
+}
+
+static void free_engine(dbha_engine *e)
+{
+	if (e->epoll_fd >= 0)
+		close(e->epoll_fd);
+	if (e->timer_fd >= 0)
+		close(e->timer_fd);
+	dbha__wake_fini(&e->wake);
+	dbha__wake_fini(&e->told);
+	free(e->heap);
+	free(e->nodes);
+	free(e);
+}
+
+static void *run(void *arg);
+
+static int set_up(dbha_engine *e, dbha_error *err)
+{
+	e->nodes = calloc((size_t)e->h->n_places, sizeof *e->nodes);
+	if (!e->nodes)
+		return dbha__no_memory(err);
+	for (int i = 0; i < e->h->n_places; i++)
+		for (int k = 0; k < ENGINE_LANES_MAX; k++)
+			e->nodes[i].lanes[k].node = i;
+	if (!open_descriptors(e) || !init_locks(e))
+		return dbha__fail(err, DBHA_ERR_SYSTEM, "no descriptor for an engine: %s", strerror(errno));
+	int rc = e->threaded ? dbha__thread_start(&e->thread, run, e) : 0;
+	if (rc)
+		return dbha__fail(err, DBHA_ERR_SYSTEM, "the engine's thread could not be started: %s", strerror(rc));
+	e->running = e->threaded;
+	return DBHA_OK;
+}
+
+dbha_engine *dbha_engine_open(dbha *h, const dbha_engine_options *options, dbha_error *err)
+{
+	if (dbha__life_enter(h, err) != DBHA_OK)
+		return NULL;
+	dbha_engine *e = calloc(1, sizeof *e);
+	int code = e ? DBHA_OK : dbha__no_memory(err);
+	if (e) {
+		e->h = h;
+		e->fork_generation = dbha__fork_generation();
+		e->epoll_fd = e->timer_fd = -1;
+		e->wake.read_fd = e->wake.write_fd = e->told.read_fd = e->told.write_fd = -1;
+		code = take_options(e, options, err);
+	}
+	if (code == DBHA_OK && h->config.options.verify_commit)
+		code = dbha__fail(err, DBHA_ERR_CONFIG,
+		                  "dbha_engine_open: an engine does not ask what became of a lost COMMIT: open its handle "
+		                  "without verify_commit");
+	if (code == DBHA_OK)
+		code = set_up(e, err);
+	if (code != DBHA_OK) {
+		if (e)
+			free_engine(e);
+		dbha__life_leave(h);
+		return NULL;
+	}
+	e->watcher.wake = &e->wake;
+	dbha__view_watch(&h->view, &e->watcher);
+	atomic_fetch_add(&h->kept, 1); /* closing tells it, and does not wait for it */
+	atomic_fetch_add(&h->piped_most, h->n_places * e->connections * e->depth);
+	dbha__wake_signal(&e->wake);
+	return e;
+}
+
+/* ---- what every call begins with --------------------------------------------------------------------------------- */
+
+static int enter(const dbha_engine *e, const char *what, dbha_error *err)
+{
+	if (!e)
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: the engine is NULL", what);
+	if (e->fork_generation != dbha__fork_generation())
+		return dbha__fail(err, DBHA_ERR_FORKED,
+		                  "%s: the engine was opened before fork() and is the parent's: open another one", what);
+	return DBHA_OK;
+}
+
+/* ---- submitting -------------------------------------------------------------------------------------------------- */
+
+/* Threads are numbered as they come; so the first 64 are each a group of their own. */
+static unsigned char own_group(void)
+{
+	static _Atomic unsigned n_threads;
+	static _Thread_local unsigned number; /* 0: none yet */
+	if (!number)
+		number = 1 + atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed);
+	return (unsigned char)(number % GROUPS);
+}
+
+static int check(dbha_engine *e, const dbha_request *rq, dbha_error *err)
+{
+	PGresult *unused;
+	int code = dbha__statement_check("dbha_submit", rq, &unused, err);
+	if (code != DBHA_OK)
+		return code;
+	if (rq->route)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_submit: request.route is of no use: it comes with the completion");
+	if (rq->flags & (DBHA_PIN | DBHA_SERVER_TIMEOUT))
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_submit: DBHA_PIN and DBHA_SERVER_TIMEOUT are not for an engine");
+	return dbha__consistency_check(e->h, "dbha_submit", rq->consistency, err);
+}
+
+static int hand_over(dbha_engine *e, struct request *request, dbha_error *err)
+{
+	dbha__mutex_lock(&e->lock);
+	bool closed = e->closed;
+	bool first = !e->submitted.first;
+	if (!closed) {
+		dbha__request_append(&e->submitted, request);
+		e->live++;
+	}
+	dbha__mutex_unlock(&e->lock);
+	if (closed)
+		return dbha__fail(err, DBHA_ERR_CLOSED, "dbha_submit: the engine is stopped");
+	if (first)
+		dbha__wake_signal(&e->wake);
+	return DBHA_OK;
+}
+
+static int refuse_full(dbha_engine *e, dbha_error *err)
+{
+	atomic_fetch_sub(&e->waiting, 1);
+	dbha__fail(err, DBHA_ERR_POOL,
+	           "dbha_submit: the queue is full: %d requests have not been sent, or their completions not fetched",
+	           e->queue);
+	if (err)
+		err->retry_safe = true;
+	return DBHA_ERR_POOL;
+}
+
+int dbha_submit(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error *err)
+{
+	int code = enter(e, "dbha_submit", err);
+	if (code == DBHA_OK)
+		code = check(e, rq, err);
+	if (code != DBHA_OK)
+		return code;
+	if (atomic_fetch_add(&e->waiting, 1) >= e->queue)
+		return refuse_full(e, err);
+	dbha_error own;
+	struct request *request = dbha__request_new(e->h, rq, tag, &own);
+	code = request ? DBHA_OK : own.code;
+	if (request) {
+		request->group = own_group();
+		code = hand_over(e, request, &own);
+	}
+	if (code == DBHA_OK)
+		return DBHA_OK;
+	dbha__request_free(request);
+	atomic_fetch_sub(&e->waiting, 1);
+	own.retry_safe = true;
+	if (err)
+		*err = own;
+	return code;
+}
+
+/* ---- stepping ---------------------------------------------------------------------------------------------------- */
+
+static void set_timer(dbha_engine *e, int64_t at)
+{
+	struct itimerspec when = {.it_value = {.tv_sec = 0}};
+	if (at != CLOCK_NEVER) {
+		at += at == 0; /* all zeros would disarm it */
+		when.it_value.tv_sec = at / 1000000;
+		when.it_value.tv_nsec = at % 1000000 * 1000;
+	}
+	if (timerfd_settime(e->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0)
+		e->armed_us = at;
+}
+
+/*
+ * The timer may go off too early, and then a step finds nothing to do and sets it anew: so it is not set back for every request that is
+ * done before its deadline. What has gone off stays readable until it is set.
+ */
+static int64_t step(dbha_engine *e)
+{
+	dbha__mutex_lock(&e->stepping);
+	int64_t wake = dbha__engine_step(e);
+	if (wake < e->armed_us || e->armed_us <= e->now)
+		set_timer(e, wake);
+	dbha__mutex_unlock(&e->stepping);
+	return wake;
+}
+
+int dbha_engine_step(dbha_engine *e, int64_t *wait_us, dbha_error *err)
+{
+	int code = enter(e, "dbha_engine_step", err);
+	if (code != DBHA_OK)
+		return code;
+	if (e->threaded)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_engine_step: this engine has a thread that does it");
+	int64_t wake = step(e);
+	int64_t now = dbha__clock_now();
+	if (wait_us)
+		*wait_us = wake == CLOCK_NEVER ? -1 : wake > now ? wake - now : 0;
+	return DBHA_OK;
+}
+
+/* Until there is something to do. The timer is in the descriptor. */
+static void wait_for_work(const dbha_engine *e, int64_t deadline)
+{
+	struct pollfd item = {.fd = e->epoll_fd, .events = POLLIN};
+	poll(&item, 1, dbha__clock_poll_ms(dbha__clock_now(), deadline));
+}
+
+static void *run(void *arg)
+{
+	dbha_engine *e = arg;
+	while (!atomic_load_explicit(&e->stop, memory_order_acquire)) {
+		wait_for_work(e, CLOCK_NEVER);
+		step(e);
+	}
+	return NULL;
+}
+
+int dbha_engine_fd(dbha_engine *e, dbha_error *err)
+{
+	if (enter(e, "dbha_engine_fd", err) != DBHA_OK)
+		return -1;
+	return e->threaded ? e->told.read_fd : e->epoll_fd;
+}
+
+int dbha_submit_cancel(dbha_engine *e, uint64_t tag, dbha_error *err)
+{
+	int code = enter(e, "dbha_submit_cancel", err);
+	if (code != DBHA_OK)
+		return code;
+	dbha__mutex_lock(&e->stepping);
+	bool found = dbha__engine_cancel(e, tag);
+	dbha__mutex_unlock(&e->stepping);
+	if (!found)
+		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_submit_cancel: nothing with the tag %llu is under way",
+		                  (unsigned long long)tag);
+	/* Without a thread the application learns of the completion by its descriptor. */
+	dbha__wake_signal(&e->wake);
+	return DBHA_OK;
+}
+
+/* ---- completions ------------------------------------------------------------------------------------------------- */
+
+static struct request *take_completed(dbha_engine *e)
+{
+	dbha__mutex_lock(&e->lock);
+	struct request *request = e->completed.first;
+	if (request)
+		dbha__request_remove(&e->completed, request);
+	bool emptied = !e->completed.first;
+	/* Under the lock: behind it somebody may have told of the next one. */
+	if (e->threaded && emptied)
+		dbha__wake_drain(&e->told);
+	dbha__mutex_unlock(&e->lock);
+	if (request)
+		atomic_fetch_sub(&e->waiting, 1);
+	return request;
+}
+
+static void explain(struct request *request, dbha_result_route *out)
+{
+	const struct call *call = &request->call;
+	*out = (dbha_result_route){
+	    .size = sizeof *out,
+	    .intent = call->intent,
+	    .reason = call->last_node < 0 ? DBHA_REASON_NONE
+	              : call->refused     ? DBHA_REASON_REFUSED
+	                                  : call->reason,
+	    .attempts = call->sent,
+	    .lag_ms = -1,
+	    .lag_bytes = -1,
+	};
+	snprintf(out->why, sizeof out->why, "%s", call->trouble);
+	if (call->last_node < 0)
+		return;
+	snprintf(out->node, sizeof out->node, "%s", call->last_name);
+	const struct node_view *node = &dbha__view_borrow(&call->h->view)->nodes[call->last_node];
+	out->role = node->role;
+	out->lag_ms = node->lag_ms;
+	out->lag_bytes = node->lag_bytes;
+	dbha__view_return(&call->h->view);
+}
+
+static void give(struct request *request, dbha_completion *out)
+{
+	out->tag = request->tag;
+	out->code = request->code;
+	out->result = request->result;
+	request->result = NULL;
+	memset(&out->error, 0, sizeof out->error);
+	if (request->error) {
+		out->error = *request->error;
+	} else if (request->code != DBHA_OK) {
+		dbha__fail(&out->error, request->code, "there is no memory for the message");
+		out->error.retry_safe = request->retry_safe;
+		out->error.outcome_unknown = request->outcome_unknown;
+	}
+	explain(request, &out->route);
+	dbha__request_free(request);
+}
+
+static void await_completion(dbha_engine *e, int64_t deadline)
+{
+	if (!e->threaded) {
+		step(e);
+		dbha__mutex_lock(&e->lock);
+		bool there = e->completed.first;
+		dbha__mutex_unlock(&e->lock);
+		if (!there)
+			wait_for_work(e, deadline);
+		return;
+	}
+	dbha__mutex_lock(&e->lock);
+	if (!e->completed.first)
+		dbha__cond_wait(&e->news, &e->lock, deadline);
+	dbha__mutex_unlock(&e->lock);
+}
+
+int dbha_next_completion(dbha_engine *e, dbha_completion *out, int timeout_ms, dbha_error *err)
+{
+	if (enter(e, "dbha_next_completion", err) != DBHA_OK)
+		return -1;
+	if (!out || out->size != sizeof *out || timeout_ms < 0) {
+		dbha__fail(err, DBHA_ERR_USAGE,
+		           "dbha_next_completion: the completion must not be NULL, its size must be set, the timeout 0 ms or "
+		           "more");
+		return -1;
+	}
+	int64_t deadline = timeout_ms > 0 ? dbha__clock_now() + ms_to_us(timeout_ms) : 0;
+	struct request *request;
+	while (!(request = take_completed(e))) {
+		if (timeout_ms == 0 || dbha__clock_now() >= deadline)
+			return 0;
+		await_completion(e, deadline);
+	}
+	give(request, out);
+	return 1;
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+static int count_live(dbha_engine *e)
+{
+	dbha__mutex_lock(&e->lock);
+	int live = e->live;
+	dbha__mutex_unlock(&e->lock);
+	return live;
+}
+
+/* Until nothing is under way any more. */
+static void drain(dbha_engine *e, int64_t deadline)
+{
+	while (count_live(e) > 0 && dbha__clock_now() < deadline) {
+		if (!e->threaded) {
+			step(e);
+			if (count_live(e) > 0)
+				wait_for_work(e, deadline);
+			continue;
+		}
+		dbha__mutex_lock(&e->lock);
+		if (e->live > 0)
+			dbha__cond_wait(&e->news, &e->lock, deadline);
+		dbha__mutex_unlock(&e->lock);
+	}
+}
+
+static void stop_thread(dbha_engine *e)
+{
+	if (!e->running)
+		return;
+	atomic_store_explicit(&e->stop, true, memory_order_release);
+	dbha__wake_signal(&e->wake);
+	pthread_join(e->thread, NULL);
+	e->running = false;
+}
+
+static void let_go(dbha_engine *e)
+{
+	dbha__mutex_lock(&e->stepping);
+	for (int i = 0; i < e->h->n_places; i++)
+		for (int k = 0; k < e->connections; k++)
+			dbha__lane_give_back(e, &e->nodes[i].lanes[k]);
+	dbha__mutex_unlock(&e->stepping);
+}
+
+void dbha_engine_stop(dbha_engine *e, int drain_ms)
+{
+	if (!e || e->fork_generation != dbha__fork_generation() || e->stopped)
+		return;
+	dbha__mutex_lock(&e->lock);
+	e->closed = true;
+	dbha__mutex_unlock(&e->lock);
+	if (drain_ms > 0)
+		drain(e, dbha__clock_now() + ms_to_us(drain_ms));
+	dbha__mutex_lock(&e->lock);
+	e->abort = true;
+	dbha__mutex_unlock(&e->lock);
+	dbha__wake_signal(&e->wake);
+	drain(e, dbha__clock_now() + STOP_US);
+	stop_thread(e);
+	let_go(e);
+	e->stopped = true;
+}
+
+void dbha_engine_close(dbha_engine *e)
+{
+	if (!e)
+		return;
+	/* In a child everything else may be in the middle of a step that nobody will end. */
+	if (e->fork_generation != dbha__fork_generation()) {
+		if (e->watcher.watching)
+			dbha__life_follow_fork(e->h);
+		close(e->epoll_fd);
+		close(e->timer_fd);
+		dbha__wake_fini(&e->wake);
+		dbha__wake_fini(&e->told);
+		return;
+	}
+	dbha_engine_stop(e, 0);
+	struct request *request;
+	while ((request = take_completed(e)))
+		dbha__request_free(request);
+	dbha__view_unwatch(&e->h->view, &e->watcher);
+	atomic_fetch_sub(&e->h->piped_most, e->h->n_places * e->connections * e->depth);
+	atomic_fetch_sub(&e->h->kept, 1);
+	dbha__life_leave(e->h);
+	dbha__cond_fini(&e->news);
+	dbha__mutex_fini(&e->lock);
+	dbha__mutex_fini(&e->stepping);
+	free_engine(e);
+}

@@ -1,0 +1,266 @@
+/*
+ * engine_request: a request of an engine: its copy, the queues it stands in, its alarm.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "consistency.h"
+#include "engine.h"
+#include "error.h"
+#include "sessionstate.h"
+
+/* ---- the copy ------------------------------------------------------------------------------------------------- */
+
+/* A piece of the memory behind a request. In the first round, with base NULL, only its size is counted. */
+struct packer {
+	char *base;
+	size_t used;
+};
+
+static void *pack(struct packer *p, const void *data, size_t length, size_t alignment)
+{
+	p->used = (p->used + alignment - 1) & ~(alignment - 1);
+	char *to = p->base ? p->base + p->used : NULL;
+	p->used += length;
+	if (to && length)
+		memcpy(to, data, length);
+	return to;
+}
+
+static size_t length_of(const dbha_request *rq, int i)
+{
+	bool binary = rq->formats && rq->formats[i] == 1;
+	return binary ? (size_t)rq->lengths[i] : strlen(rq->values[i]) + 1;
+}
+
+static void pack_values(struct packer *p, const dbha_request *rq, dbha_request *copy)
+{
+	size_t n = (size_t)rq->n_params;
+	const char **values = pack(p, rq->values, n * sizeof *values, _Alignof(char *));
+	for (int i = 0; i < rq->n_params; i++) {
+		if (!rq->values[i])
+			continue;
+		const char *value = pack(p, rq->values[i], length_of(rq, i), 1);
+		if (values)
+			values[i] = value;
+	}
+	copy->values = values;
+}
+
+static void pack_request(struct packer *p, const dbha_request *rq, dbha_request *copy)
+{
+	size_t n = (size_t)rq->n_params;
+	*copy = *rq;
+	if (n > 0)
+		pack_values(p, rq, copy);
+	if (n > 0 && rq->types)
+		copy->types = pack(p, rq->types, n * sizeof *rq->types, _Alignof(unsigned));
+	if (n > 0 && rq->lengths)
+		copy->lengths = pack(p, rq->lengths, n * sizeof *rq->lengths, _Alignof(int));
+	if (n > 0 && rq->formats)
+		copy->formats = pack(p, rq->formats, n * sizeof *rq->formats, _Alignof(int));
+	copy->sql = pack(p, rq->sql, strlen(rq->sql) + 1, 1);
+	copy->token = NULL;
+	copy->route = NULL;
+}
+
+/*
+ * One that may leave something behind for those that come after it on its connection, or is no transaction of its own, or holds a
+ * conversation, has the connection to itself. So has one of which it cannot be told: it costs time, and nothing else.
+ */
+static bool is_alone(const char *sql)
+{
+	return !dbha__retry_atomic(sql) || dbha__sessionstate_hints(sql) != 0;
+}
+
+static int read_token(struct request *request, const dbha_request *rq, dbha_error *err)
+{
+	struct call *call = &request->call;
+	if (rq->consistency)
+		call->consistency = rq->consistency;
+	if (!rq->token || !rq->token[0])
+		return DBHA_OK;
+	int code = dbha__consistency_token(call->h, "dbha_submit", rq->token, &request->causal, err);
+	if (code == DBHA_OK && call->consistency == DBHA_CONSISTENCY_SESSION)
+		call->causal = &request->causal;
+	/* No standby is asked whether it has replayed it: who is not known to have is passed over. */
+	call->behind = call->causal ? UINT32_MAX : 0;
+	return code;
+}
+
+struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag, dbha_error *err)
+{
+	struct packer packer = {.base = NULL};
+	dbha_request unwanted;
+	pack_request(&packer, rq, &unwanted);
+	struct request *request = malloc(sizeof *request + packer.used);
+	if (!request) {
+		dbha__no_memory(err);
+		return NULL;
+	}
+	memset(request, 0, sizeof *request);
+	packer = (struct packer){.base = (char *)(request + 1)};
+	pack_request(&packer, rq, &request->rq);
+	dbha__call_begin(&request->call, h, rq->intent, rq->timeout_ms);
+	dbha__call_set_deadline(&request->call);
+	request->tag = tag;
+	request->heap_at = -1;
+	request->alone = is_alone(request->rq.sql);
+	if (read_token(request, rq, err) == DBHA_OK)
+		return request;
+	free(request);
+	return NULL;
+}
+
+void dbha__request_free(struct request *request)
+{
+	if (!request)
+		return;
+	if (request->refused)
+		PQclear(request->refused->attempt.result);
+	PQclear(request->result);
+	free(request->refused);
+	free(request->error);
+	free(request);
+}
+
+/* ---- lists ---------------------------------------------------------------------------------------------------- */
+
+void dbha__request_append(struct request_list *list, struct request *request)
+{
+	request->next = NULL;
+	request->prev = list->last;
+	if (list->last)
+		list->last->next = request;
+	else
+		list->first = request;
+	list->last = request;
+}
+
+static void prepend(struct request_list *list, struct request *request)
+{
+	request->prev = NULL;
+	request->next = list->first;
+	if (list->first)
+		list->first->prev = request;
+	else
+		list->last = request;
+	list->first = request;
+}
+
+void dbha__request_remove(struct request_list *list, struct request *request)
+{
+	if (request->prev)
+		request->prev->next = request->next;
+	else
+		list->first = request->next;
+	if (request->next)
+		request->next->prev = request->prev;
+	else
+		list->last = request->prev;
+	request->next = request->prev = NULL;
+}
+
+/* ---- ready ---------------------------------------------------------------------------------------------------- */
+
+void dbha__ready_add(struct ready *ready, struct request *request, bool first)
+{
+	struct request_list *group = &ready->groups[request->group];
+	if (first)
+		prepend(group, request);
+	else
+		dbha__request_append(group, request);
+	ready->some |= (uint64_t)1 << request->group;
+	ready->n++;
+}
+
+/* The first of the next group that has any, from `turn` on. */
+struct request *dbha__ready_peek(const struct ready *ready)
+{
+	if (!ready->some)
+		return NULL;
+	uint64_t from = ready->some & ~(((uint64_t)1 << ready->turn) - 1);
+	int group = __builtin_ctzll(from ? from : ready->some);
+	return ready->groups[group].first;
+}
+
+void dbha__ready_remove(struct ready *ready, struct request *request)
+{
+	struct request_list *group = &ready->groups[request->group];
+	if (group->first == request)
+		ready->turn = (request->group + 1u) % GROUPS;
+	dbha__request_remove(group, request);
+	if (!group->first)
+		ready->some &= ~((uint64_t)1 << request->group);
+	ready->n--;
+}
+
+/* ---- alarms: a binary heap ------------------------------------------------------------------------------------- */
+
+static void place(dbha_engine *e, struct request *request, int at)
+{
+	e->heap[at] = request;
+	request->heap_at = at;
+}
+
+static void sift_up(dbha_engine *e, struct request *request, int at)
+{
+	while (at > 0 && e->heap[(at - 1) / 2]->alarm_us > request->alarm_us) {
+		place(e, e->heap[(at - 1) / 2], at);
+		at = (at - 1) / 2;
+	}
+	place(e, request, at);
+}
+
+static void sift_down(dbha_engine *e, struct request *request, int at)
+{
+	for (;;) {
+		int child = 2 * at + 1;
+		if (child + 1 < e->heap_n && e->heap[child + 1]->alarm_us < e->heap[child]->alarm_us)
+			child++;
+		if (child >= e->heap_n || e->heap[child]->alarm_us >= request->alarm_us)
+			break;
+		place(e, e->heap[child], at);
+		at = child;
+	}
+	place(e, request, at);
+}
+
+static void settle(dbha_engine *e, struct request *request, int at)
+{
+	if (at > 0 && e->heap[(at - 1) / 2]->alarm_us > request->alarm_us)
+		sift_up(e, request, at);
+	else
+		sift_down(e, request, at);
+}
+
+bool dbha__alarm_set(dbha_engine *e, struct request *request, int64_t at)
+{
+	request->alarm_us = at;
+	if (request->heap_at >= 0) {
+		settle(e, request, request->heap_at);
+		return true;
+	}
+	if (e->heap_n == e->heap_size) {
+		int size = e->heap_size ? 2 * e->heap_size : 64;
+		struct request **heap = realloc(e->heap, (size_t)size * sizeof(struct request *));
+		if (!heap)
+			return false;
+		e->heap = heap;
+		e->heap_size = size;
+	}
+	sift_up(e, request, e->heap_n++);
+	return true;
+}
+
+void dbha__alarm_remove(dbha_engine *e, struct request *request)
+{
+	int at = request->heap_at;
+	if (at < 0)
+		return;
+	request->heap_at = -1;
+	struct request *last = e->heap[--e->heap_n];
+	if (last != request)
+		settle(e, last, at);
+}

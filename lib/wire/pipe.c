@@ -1,0 +1,380 @@
+#include "pipe.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "dbha_build.h"
+#include "sessionstate.h"
+#include "stmtcache.h"
+
+/* The answers to one item, in this order. */
+enum part {
+	PART_PREPARE = 1,
+	PART_MAIN = 2,
+	PART_OWN = 4,   /* a command of ours: only its failure matters */
+	PART_EVICT = 8, /* of a statement that the cache has let go: not even that */
+	PART_SYNC = 16,
+};
+
+#define SIZE_FIRST 16
+/* A Sync follows the last NULL directly; more of them means that we have lost our place. */
+#define EMPTY_MAX  3
+
+bool dbha__pipe_begin(struct pipe *p, struct conn *conn)
+{
+	memset(p, 0, sizeof *p);
+	dbha__attempt_begin(&p->head);
+	p->items = calloc(SIZE_FIRST, sizeof *p->items);
+	if (!p->items || !PQenterPipelineMode(conn->pg)) {
+		free(p->items);
+		p->items = NULL;
+		return false;
+	}
+	p->size = SIZE_FIRST;
+	p->conn = conn;
+	return true;
+}
+
+bool dbha__pipe_end(struct pipe *p)
+{
+	bool good = !p->broken && p->n == 0 && !p->unsent && PQexitPipelineMode(p->conn->pg);
+	PQclear(p->head.result);
+	free(p->items);
+	memset(p, 0, sizeof *p);
+	return good;
+}
+
+/* ---- sending ----------------------------------------------------------------------------------------------- */
+
+static struct pipe_item *item_at(const struct pipe *p, int i)
+{
+	return &p->items[(p->first + i) & (p->size - 1)];
+}
+
+static bool grow(struct pipe *p)
+{
+	struct pipe_item *items = calloc((size_t)p->size * 2, sizeof *items);
+	if (!items)
+		return false;
+	for (int i = 0; i < p->n; i++)
+		items[i] = *item_at(p, i);
+	free(p->items);
+	p->items = items;
+	p->size *= 2;
+	p->first = 0;
+	return true;
+}
+
+/* NULL: out of memory. */
+static struct pipe_item *append(struct pipe *p, void *owner)
+{
+	if (p->n == p->size && !grow(p))
+		return NULL;
+	struct pipe_item *item = item_at(p, p->n++);
+	*item = (struct pipe_item){.owner = owner};
+	return item;
+}
+
+static void break_off(struct pipe *p)
+{
+	p->broken = true;
+	dbha__conn_cut(p->conn);
+}
+
+/*
+ * Before libpq 17 each Sync is a send() of its own. The kernel is told to hold them together, so that the server wakes up once for a
+ * burst and not for each of them. On a Unix socket there is no such thing.
+ */
+static void cork(struct pipe *p)
+{
+#ifndef HAVE_PQSENDPIPELINESYNC
+	int on = 1;
+	if (!p->corked && setsockopt(p->conn->guard_fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == 0)
+		p->corked = true;
+#else
+	(void)p;
+#endif
+}
+
+static bool send_sync(struct pipe *p)
+{
+#ifdef HAVE_PQSENDPIPELINESYNC
+	return PQsendPipelineSync(p->conn->pg);
+#else
+	return PQpipelineSync(p->conn->pg);
+#endif
+}
+
+static bool send_unnamed(const struct pipe *p, const dbha_request *rq)
+{
+	return PQsendQueryParams(p->conn->pg, rq->sql, rq->n_params, rq->types, rq->values, rq->lengths, rq->formats,
+	                         rq->result_format);
+}
+
+/*
+ * By way of the cache, which is told at once that the statement is prepared: the next with its text is sent before the answer is here.
+ * Where the server refuses the preparation, those behind find the name gone, and are mended.
+ */
+static void send_cached(struct pipe *p, struct pipe_item *item, const dbha_request *rq)
+{
+	PGconn *pg = p->conn->pg;
+	struct stmt stmt;
+	char sql[64];
+	dbha__stmtcache_use(p->conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
+	item->hints = stmt.hints;
+	if (stmt.advice == STMT_ONCE) {
+		item->parts |= send_unnamed(p, rq) ? PART_MAIN : 0;
+	} else {
+		snprintf(item->name, sizeof item->name, "%s", stmt.name);
+		if (stmt.advice == STMT_PREPARE && PQsendPrepare(pg, stmt.name, rq->sql, rq->n_params, rq->types)) {
+			item->parts |= PART_PREPARE;
+			dbha__stmtcache_prepared(p->conn->statements, item->name);
+		}
+		bool named = stmt.advice == STMT_PREPARED || item->parts & PART_PREPARE;
+		if (named &&
+		    PQsendQueryPrepared(pg, item->name, rq->n_params, rq->values, rq->lengths, rq->formats, rq->result_format))
+			item->parts |= PART_MAIN;
+	}
+	snprintf(sql, sizeof sql, "DEALLOCATE %s", stmt.evicted);
+	if (stmt.evicted[0] && PQsendQueryParams(pg, sql, 0, NULL, NULL, NULL, NULL, 0))
+		item->parts |= PART_EVICT;
+}
+
+/* Whatever of an item was sent is closed by its Sync. Without one the pipe has no way on. */
+static void close_item(struct pipe *p, struct pipe_item *item)
+{
+	item->parts |= PART_SYNC;
+	if (!send_sync(p))
+		break_off(p);
+	p->unsent = true;
+}
+
+bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, bool unprepared, void *owner, struct attempt *refused)
+{
+	struct conn *conn = p->conn;
+	struct pipe_item *item = append(p, owner);
+	dbha__attempt_begin(refused);
+	if (!item) {
+		refused->end = ATTEMPT_NOT_SENT;
+		snprintf(refused->message, sizeof refused->message, "out of memory");
+		return false;
+	}
+	cork(p);
+	if (unprepared || !conn->statements || !conn->direct || rq->flags & DBHA_UNPREPARED) {
+		item->hints = dbha__sessionstate_hints(rq->sql);
+		item->parts = send_unnamed(p, rq) ? PART_MAIN : 0;
+	} else {
+		send_cached(p, item, rq);
+	}
+	bool sent = item->parts & PART_MAIN;
+	if (!sent) {
+		dbha__attempt_not_sent(conn, refused);
+		item->owner = NULL;
+		p->broken = p->broken || refused->end == ATTEMPT_NOT_SENT;
+	}
+	if (item->parts)
+		close_item(p, item);
+	else
+		p->n--;
+	return sent;
+}
+
+void dbha__pipe_say(struct pipe *p, const char *sql)
+{
+	struct pipe_item *item = append(p, NULL);
+	cork(p);
+	if (item && PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0)) {
+		item->parts = PART_OWN;
+		close_item(p, item);
+		return;
+	}
+	p->n -= item != NULL;
+	break_off(p);
+}
+
+void dbha__pipe_push(struct pipe *p)
+{
+	int off = 0;
+	if (p->corked)
+		setsockopt(p->conn->guard_fd, IPPROTO_TCP, TCP_CORK, &off, sizeof off);
+	p->corked = false;
+	if (!p->unsent)
+		return;
+	/* An end that it meets shows where the answers are taken in. */
+	p->unsent = PQflush(p->conn->pg) > 0;
+}
+
+/* ---- hearing ----------------------------------------------------------------------------------------------- */
+
+void dbha__pipe_hear(struct pipe *p)
+{
+	/* That it failed shows in its status, behind what can still be read. */
+	PQconsumeInput(p->conn->pg);
+}
+
+static void take_prepared(struct pipe *p, const struct pipe_item *item, PGresult *result, bool failed)
+{
+	if (failed) {
+		dbha__stmtcache_refused(p->conn->statements, item->name);
+		dbha__attempt_take(&p->head, result);
+	} else {
+		PQclear(result);
+	}
+}
+
+/* One result of the oldest item. An error that comes for its Sync is of its commit, or the last word of the connection. */
+static void take(struct pipe *p, const struct pipe_item *item, unsigned part, PGresult *result)
+{
+	ExecStatusType status = PQresultStatus(result);
+	bool failed = status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
+	bool mended = part == PART_MAIN && failed && item->name[0] && dbha__attempt_mend_cache(p->conn, result, item->name);
+	p->mended = p->mended || mended;
+	/* The session is not as it should be. */
+	if (part == PART_OWN && failed)
+		p->conn->doubtful = true;
+	if (part == PART_PREPARE)
+		take_prepared(p, item, result, failed);
+	else if (failed && part != PART_EVICT)
+		dbha__attempt_take(&p->head, result);
+	else if (part == PART_MAIN && status != PGRES_PIPELINE_ABORTED)
+		dbha__attempt_take(&p->head, result);
+	else
+		PQclear(result);
+}
+
+static unsigned lowest(unsigned parts)
+{
+	return parts & ~(parts - 1);
+}
+
+/* Hands the oldest item out. */
+static void hand_out(struct pipe *p, struct pipe_answer *answer)
+{
+	static const dbha_request plain = {.size = sizeof plain};
+	struct pipe_item *item = item_at(p, 0);
+	answer->owner = item->owner;
+	answer->attempt = p->head;
+	answer->mended = p->mended && p->head.end == ATTEMPT_ERROR;
+	answer->unreplicated = p->conn->unreplicated;
+	p->conn->unreplicated = false;
+	if (item->hints || p->head.result)
+		dbha__attempt_note_use(p->conn, &plain, item->hints, &p->head);
+	p->first = (p->first + 1) & (p->size - 1);
+	p->n--;
+	p->mended = false;
+	p->empty = 0;
+	dbha__attempt_begin(&p->head);
+}
+
+/* The oldest item has come to its end. */
+static void finish(struct pipe *p, struct pipe_answer *answer)
+{
+	const struct pipe_item *item = item_at(p, 0);
+	bool empty = !p->head.result && p->head.end == ATTEMPT_OK;
+	if (!empty || item->owner)
+		dbha__attempt_judge(p->conn, &p->head);
+	hand_out(p, answer);
+}
+
+/*
+ * The connection has ended. The server works its way through what it was sent: where its last word was to the oldest item, or to none
+ * of them, those behind were not begun. Without a word nobody knows how far it has come.
+ */
+static void fail_head(struct pipe *p, struct pipe_answer *answer)
+{
+	const char *message = PQerrorMessage(p->conn->pg);
+	if (p->refused) {
+		p->refused = false;
+	} else if (p->last_word) {
+		p->head.end = ATTEMPT_NOT_SENT;
+		snprintf(p->head.message, sizeof p->head.message, "the server had closed the connection before it began");
+	} else if (p->head.end == ATTEMPT_OK && !p->head.result) {
+		p->head.end = ATTEMPT_LOST;
+		dbha__conn_first_line(p->head.message, sizeof p->head.message, *message ? message : "the connection was cut");
+	} else if (PQstatus(p->conn->pg) == CONNECTION_OK) {
+		dbha__attempt_lost(p->conn, &p->head);
+	} else {
+		dbha__attempt_judge(p->conn, &p->head);
+		p->last_word = p->head.end == ATTEMPT_FATAL;
+	}
+	hand_out(p, answer);
+}
+
+/* libpq's own word for the end of a connection has no SQLSTATE. */
+static bool is_end(const struct pipe *p, const PGresult *result)
+{
+	return PQstatus(p->conn->pg) != CONNECTION_OK && PQresultStatus(result) == PGRES_FATAL_ERROR &&
+	       !PQresultErrorField(result, PG_DIAG_SQLSTATE);
+}
+
+/* One step of the oldest item. True: it is over. */
+static bool follow(struct pipe *p)
+{
+	struct pipe_item *item = item_at(p, 0);
+	unsigned part = lowest(item->parts);
+	PGresult *result = PQgetResult(p->conn->pg);
+	if (!result) {
+		if (part != PART_SYNC)
+			item->parts &= ~part;
+		else if (++p->empty > EMPTY_MAX)
+			break_off(p);
+		return false;
+	}
+	p->empty = 0;
+	if (PQresultStatus(result) == PGRES_PIPELINE_SYNC) {
+		PQclear(result);
+		if (part != PART_SYNC)
+			break_off(p);
+		return part == PART_SYNC;
+	}
+	if (dbha__attempt_is_copy(result)) {
+		dbha__attempt_refuse_copy(p->conn, &p->head, result);
+		p->broken = p->refused = true;
+		return false;
+	}
+	p->broken = p->broken || is_end(p, result);
+	take(p, item, part, result);
+	return false;
+}
+
+bool dbha__pipe_next(struct pipe *p, struct pipe_answer *answer)
+{
+	while (p->n > 0 && !p->broken) {
+		if (PQisBusy(p->conn->pg))
+			return false;
+		if (follow(p)) {
+			finish(p, answer);
+			return true;
+		}
+	}
+	if (PQstatus(p->conn->pg) != CONNECTION_OK)
+		p->broken = true;
+	if (p->n == 0)
+		return false;
+	fail_head(p, answer);
+	return true;
+}
+
+void *dbha__pipe_head(const struct pipe *p)
+{
+	return p->n > 0 ? item_at(p, 0)->owner : NULL;
+}
+
+void dbha__pipe_disown(struct pipe *p, const void *owner)
+{
+	for (int i = 0; i < p->n; i++)
+		if (item_at(p, i)->owner == owner)
+			item_at(p, i)->owner = NULL;
+}
+
+bool dbha__pipe_has_owner(const struct pipe *p)
+{
+	for (int i = 0; i < p->n; i++)
+		if (item_at(p, i)->owner)
+			return true;
+	return false;
+}
