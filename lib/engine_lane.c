@@ -129,7 +129,7 @@ struct offer {
 /* An idle connection that its server has closed tells so before anything is sent. */
 static bool is_alive(dbha_engine *e, struct lane *lane)
 {
-	if (lane->pipe.broken)
+	if (lane->pipe.broken || lane->pipe.dead)
 		return false;
 	if (lane->pipe.n > 0 || e->now - lane->idle_us < LOOK_AFTER_US)
 		return true;
@@ -137,7 +137,7 @@ static bool is_alive(dbha_engine *e, struct lane *lane)
 	if (!dbha__conn_is_dead(lane->slot->conn))
 		return true;
 	dbha__monitor_alarm(&e->h->monitor);
-	lane->pipe.broken = true;
+	lane->pipe.dead = true;
 	return false;
 }
 
@@ -225,7 +225,7 @@ static bool is_useless(const dbha_engine *e, const struct lane *lane)
 {
 	if (lane->pipe.n > 0)
 		return (lane->closing || lane->canceled) && !dbha__pipe_has_owner(&lane->pipe);
-	return lane->pipe.broken || lane->closing || lane->canceled || e->now - lane->idle_us >= LINGER_US;
+	return lane->pipe.broken || lane->pipe.dead || lane->closing || lane->canceled || e->now - lane->idle_us >= LINGER_US;
 }
 
 int64_t dbha__lane_tend(dbha_engine *e, struct lane *lane)

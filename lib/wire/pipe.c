@@ -41,7 +41,7 @@ bool dbha__pipe_begin(struct pipe *p, struct conn *conn)
 
 bool dbha__pipe_end(struct pipe *p)
 {
-	bool good = !p->broken && p->n == 0 && !p->unsent && PQexitPipelineMode(p->conn->pg);
+	bool good = !p->broken && !p->dead && p->n == 0 && !p->unsent && PQexitPipelineMode(p->conn->pg);
 	PQclear(p->head.result);
 	free(p->items);
 	memset(p, 0, sizeof *p);
@@ -79,9 +79,10 @@ static struct pipe_item *append(struct pipe *p, void *owner)
 	return item;
 }
 
+/* We have lost our place, or cannot go on. What the server has said before, its last word maybe, is still to be read. */
 static void break_off(struct pipe *p)
 {
-	p->broken = true;
+	p->dead = true;
 	dbha__conn_cut(p->conn);
 }
 
@@ -174,7 +175,7 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, bool unprepared, vo
 	if (!sent) {
 		dbha__attempt_not_sent(conn, refused);
 		item->owner = NULL;
-		p->broken = p->broken || refused->end == ATTEMPT_NOT_SENT;
+		p->dead = p->dead || refused->end == ATTEMPT_NOT_SENT;
 	}
 	if (item->parts)
 		close_item(p, item);
@@ -320,15 +321,14 @@ static bool follow(struct pipe *p)
 	if (!result) {
 		if (part != PART_SYNC)
 			item->parts &= ~part;
-		else if (++p->empty > EMPTY_MAX)
-			break_off(p);
+		else
+			p->broken = ++p->empty > EMPTY_MAX;
 		return false;
 	}
 	p->empty = 0;
 	if (PQresultStatus(result) == PGRES_PIPELINE_SYNC) {
 		PQclear(result);
-		if (part != PART_SYNC)
-			break_off(p);
+		p->broken = part != PART_SYNC;
 		return part == PART_SYNC;
 	}
 	if (dbha__attempt_is_copy(result)) {

@@ -32,6 +32,7 @@ struct pipe {
 	bool unsent; /* not everything has left: the socket has to become writable */
 	bool corked;
 	bool refused;   /* the oldest item was a COPY: what is known of it is all there is to know */
+	bool dead;      /* nothing more can be sent; what has come is still to be read */
 	bool broken;    /* the connection has ended: nothing more will be answered */
 	bool last_word; /* and the server has said so to the oldest item: it has not begun with those behind */
 };
