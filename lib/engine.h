@@ -114,6 +114,15 @@ struct node_lanes {
 	struct lane lanes[ENGINE_LANES_MAX];
 };
 
+/* Whether a text is to be alone takes longer to find out than all else that is done with it before it is sent. */
+#define MEMO_SIZE    64
+#define MEMO_SQL_MAX 4096
+
+struct memo {
+	char *sql; /* NULL: none */
+	bool alone;
+};
+
 struct dbha_engine {
 	dbha *h;
 	int connections, depth, queue;
@@ -136,7 +145,8 @@ struct dbha_engine {
 	struct request_list over; /* of this step */
 	int64_t sent;             /* in this step */
 	bool aborting;            /* nothing goes again */
-	bool wake_heard;          /* somebody has signalled */
+	struct memo memo[MEMO_SIZE];
+	bool wake_heard; /* somebody has signalled */
 	unsigned turn;
 
 	struct mutex lock;
@@ -157,6 +167,9 @@ struct dbha_engine {
 /* A copy. NULL with `err` filled. */
 struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag, dbha_error *err);
 void dbha__request_free(struct request *request);
+
+/* Whether it gets a connection to itself. */
+bool dbha__request_is_alone(dbha_engine *e, const char *sql);
 
 void dbha__request_append(struct request_list *list, struct request *request);
 void dbha__request_remove(struct request_list *list, struct request *request);

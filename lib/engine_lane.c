@@ -120,7 +120,8 @@ static void ask(dbha_engine *e, struct lane *lane, uint64_t generation)
 /* ---- choosing --------------------------------------------------------------------------------------------------- */
 
 struct offer {
-	struct lane *best;  /* the emptiest that can be used; NULL: none */
+	struct lane *best;  /* the one with the least work, of those that can be used; NULL: none */
+	int work;           /* its */
 	struct lane *spare; /* one without a connection; NULL: none */
 	int pending;        /* connections that are on their way */
 	bool held;          /* one is being emptied already */
@@ -141,6 +142,19 @@ static bool is_alive(dbha_engine *e, struct lane *lane)
 	return false;
 }
 
+/*
+ * What is sent together wakes its server once: so a burst goes on where it has begun, as long as it is not too long, and as long as
+ * there is no other connection that has nothing to do.
+ */
+static int work_of(const dbha_engine *e, const struct lane *lane)
+{
+	int n = lane->pipe.n;
+	int most = e->depth / 4;
+	if (lane->pipe.burst == 0 || lane->pipe.burst >= most)
+		return n;
+	return n > most ? n - most : 1;
+}
+
 static void look_at(dbha_engine *e, struct lane *lane, const struct decision *decision, struct offer *offer)
 {
 	if (lane->state == LANE_NONE) {
@@ -155,8 +169,11 @@ static void look_at(dbha_engine *e, struct lane *lane, const struct decision *de
 	bool room = !lane->closing && !lane->alone && lane->pipe.n < e->depth && (!lane->held || lane->pipe.n == 0);
 	if (!room || lane->slot->generation != decision->generation || !is_alive(e, lane))
 		return;
-	if (!offer->best || lane->pipe.n < offer->best->pipe.n)
-		offer->best = lane;
+	int work = work_of(e, lane);
+	if (offer->best && work >= offer->work)
+		return;
+	offer->best = lane;
+	offer->work = work;
 }
 
 /* More connections make sense where each has something to do, and more is waiting than those on their way will take. */
@@ -225,7 +242,8 @@ static bool is_useless(const dbha_engine *e, const struct lane *lane)
 {
 	if (lane->pipe.n > 0)
 		return (lane->closing || lane->canceled) && !dbha__pipe_has_owner(&lane->pipe);
-	return lane->pipe.broken || lane->pipe.dead || lane->closing || lane->canceled || e->now - lane->idle_us >= LINGER_US;
+	return lane->pipe.broken || lane->pipe.dead || lane->closing || lane->canceled ||
+	       e->now - lane->idle_us >= LINGER_US;
 }
 
 int64_t dbha__lane_tend(dbha_engine *e, struct lane *lane)

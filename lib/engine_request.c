@@ -65,15 +65,6 @@ static void pack_request(struct packer *p, const dbha_request *rq, dbha_request 
 	copy->route = NULL;
 }
 
-/*
- * One that may leave something behind for those that come after it on its connection, or is no transaction of its own, or holds a
- * conversation, has the connection to itself. So has one of which it cannot be told: it costs time, and nothing else.
- */
-static bool is_alone(const char *sql)
-{
-	return !dbha__retry_atomic(sql) || dbha__sessionstate_hints(sql) != 0;
-}
-
 static int read_token(struct request *request, const dbha_request *rq, dbha_error *err)
 {
 	struct call *call = &request->call;
@@ -106,7 +97,6 @@ struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag,
 	dbha__call_set_deadline(&request->call);
 	request->tag = tag;
 	request->heap_at = -1;
-	request->alone = is_alone(request->rq.sql);
 	if (read_token(request, rq, err) == DBHA_OK)
 		return request;
 	free(request);
@@ -123,6 +113,37 @@ void dbha__request_free(struct request *request)
 	free(request->refused);
 	free(request->error);
 	free(request);
+}
+
+/* ---- alone ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * One that may leave something behind for those that come after it on its connection, or is no transaction of its own, or holds a
+ * conversation, has the connection to itself. So has one of which it cannot be told: it costs time, and nothing else.
+ */
+static bool is_alone(const char *sql)
+{
+	return !dbha__retry_atomic(sql) || dbha__sessionstate_hints(sql) != 0;
+}
+
+/* FNV-1a (Fowler, Noll, Vo), 32 bits. */
+static unsigned slot_of(const char *sql)
+{
+	unsigned hash = 2166136261u;
+	for (; *sql; sql++)
+		hash = (hash ^ (unsigned char)*sql) * 16777619u;
+	return (hash ^ hash >> 16) % MEMO_SIZE;
+}
+
+bool dbha__request_is_alone(dbha_engine *e, const char *sql)
+{
+	struct memo *memo = &e->memo[slot_of(sql)];
+	if (memo->sql && strcmp(memo->sql, sql) == 0)
+		return memo->alone;
+	free(memo->sql);
+	memo->sql = strlen(sql) <= MEMO_SQL_MAX ? strdup(sql) : NULL;
+	memo->alone = is_alone(sql);
+	return memo->alone;
 }
 
 /* ---- lists ---------------------------------------------------------------------------------------------------- */

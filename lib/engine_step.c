@@ -398,6 +398,7 @@ static void take_submitted(dbha_engine *e)
 	dbha__mutex_unlock(&e->lock);
 	for (struct request *next; request; request = next) {
 		next = request->next;
+		request->alone = dbha__request_is_alone(e, request->rq.sql);
 		if (dbha__alarm_set(e, request, request->call.deadline)) {
 			make_ready(e, request, false);
 			continue;

@@ -116,6 +116,14 @@ static bool send_unnamed(const struct pipe *p, const dbha_request *rq)
 	                         rq->result_format);
 }
 
+static void send_evict(struct pipe *p, struct pipe_item *item, const char *name)
+{
+	char sql[64];
+	snprintf(sql, sizeof sql, "DEALLOCATE %s", name);
+	if (PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0))
+		item->parts |= PART_EVICT;
+}
+
 /*
  * By way of the cache, which is told at once that the statement is prepared: the next with its text is sent before the answer is here.
  * Where the server refuses the preparation, those behind find the name gone, and are mended.
@@ -124,13 +132,12 @@ static void send_cached(struct pipe *p, struct pipe_item *item, const dbha_reque
 {
 	PGconn *pg = p->conn->pg;
 	struct stmt stmt;
-	char sql[64];
 	dbha__stmtcache_use(p->conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
 	item->hints = stmt.hints;
 	if (stmt.advice == STMT_ONCE) {
 		item->parts |= send_unnamed(p, rq) ? PART_MAIN : 0;
 	} else {
-		snprintf(item->name, sizeof item->name, "%s", stmt.name);
+		dbha__conn_first_line(item->name, sizeof item->name, stmt.name);
 		if (stmt.advice == STMT_PREPARE && PQsendPrepare(pg, stmt.name, rq->sql, rq->n_params, rq->types)) {
 			item->parts |= PART_PREPARE;
 			dbha__stmtcache_prepared(p->conn->statements, item->name);
@@ -140,9 +147,8 @@ static void send_cached(struct pipe *p, struct pipe_item *item, const dbha_reque
 		    PQsendQueryPrepared(pg, item->name, rq->n_params, rq->values, rq->lengths, rq->formats, rq->result_format))
 			item->parts |= PART_MAIN;
 	}
-	snprintf(sql, sizeof sql, "DEALLOCATE %s", stmt.evicted);
-	if (stmt.evicted[0] && PQsendQueryParams(pg, sql, 0, NULL, NULL, NULL, NULL, 0))
-		item->parts |= PART_EVICT;
+	if (stmt.evicted[0])
+		send_evict(p, item, stmt.evicted);
 }
 
 /* Whatever of an item was sent is closed by its Sync. Without one the pipe has no way on. */
@@ -152,6 +158,7 @@ static void close_item(struct pipe *p, struct pipe_item *item)
 	if (!send_sync(p))
 		break_off(p);
 	p->unsent = true;
+	p->burst++;
 }
 
 bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, bool unprepared, void *owner, struct attempt *refused)
@@ -203,6 +210,7 @@ void dbha__pipe_push(struct pipe *p)
 	if (p->corked)
 		setsockopt(p->conn->guard_fd, IPPROTO_TCP, TCP_CORK, &off, sizeof off);
 	p->corked = false;
+	p->burst = 0;
 	if (!p->unsent)
 		return;
 	/* An end that it meets shows where the answers are taken in. */

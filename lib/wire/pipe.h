@@ -29,6 +29,7 @@ struct pipe {
 	struct attempt head; /* of the oldest item, as far as it has come */
 	bool mended;
 	int empty;   /* in a row: NULLs where a Sync was expected */
+	int burst;   /* sent since the last push */
 	bool unsent; /* not everything has left: the socket has to become writable */
 	bool corked;
 	bool refused;   /* the oldest item was a COPY: what is known of it is all there is to know */
