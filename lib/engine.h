@@ -26,6 +26,8 @@
 #include "wake.h"
 
 #define ENGINE_LANES_MAX 32
+/* What takes longer than this is not to be waited for by those behind it. What a busy disk does to a commit now and then is to stay below. */
+#define ENGINE_SLOW_US   ((int64_t)50000)
 
 enum request_state {
 	REQUEST_READY,
@@ -55,7 +57,8 @@ struct request {
 	struct lane *lane;       /* with REQUEST_SENT */
 	struct refused *refused; /* parked because of that; else NULL */
 	unsigned char group;     /* of its submitter, see struct ready */
-	bool alone;              /* it gets a connection to itself */
+	bool soils;              /* it may leave something behind on its connection, which is reset */
+	bool alone;              /* it gets a connection to itself: because of that, or because it takes long */
 	bool unprepared;         /* what was prepared for it was gone */
 	bool late;               /* its deadline has passed, and the server was asked to stop it */
 	bool canceled;           /* by dbha_submit_cancel */
@@ -104,6 +107,7 @@ struct lane {
 	bool canceled;   /* the server was asked to stop something here: it may have stopped something else */
 	bool heard;      /* there is something to read */
 	bool watched;    /* for becoming writable, too */
+	int64_t head_us; /* since when the server is at the oldest, as far as can be known */
 	int64_t idle_us; /* since when nothing is on its way here */
 };
 
@@ -114,13 +118,17 @@ struct node_lanes {
 	struct lane lanes[ENGINE_LANES_MAX];
 };
 
-/* Whether a text is to be alone takes longer to find out than all else that is done with it before it is sent. */
+/*
+ * What is known of a text. Whether it soils its connection takes longer to find out than all else that is done with it before it is sent.
+ * That it takes long is known once it has: from then on it is alone, so that nobody waits behind it, until it is quick again.
+ */
 #define MEMO_SIZE    64
 #define MEMO_SQL_MAX 4096
 
 struct memo {
 	char *sql; /* NULL: none */
-	bool alone;
+	bool soils;
+	bool slow;
 };
 
 struct dbha_engine {
@@ -138,7 +146,8 @@ struct dbha_engine {
 	int64_t now;
 	int64_t armed_us;
 	struct node_lanes *nodes; /* one per place */
-	struct ready ready[2];    /* reads; others: where there is no room for the ones there may be for the others */
+	struct ready ready
+	    [3]; /* reads, others, those that are alone: where there is no room for the ones there may be for the others */
 	struct request_list parked;
 	struct request **heap; /* of all that are not over, by their alarm */
 	int heap_n, heap_size;
@@ -168,8 +177,8 @@ struct dbha_engine {
 struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag, dbha_error *err);
 void dbha__request_free(struct request *request);
 
-/* Whether it gets a connection to itself. */
-bool dbha__request_is_alone(dbha_engine *e, const char *sql);
+/* What is known of a text. */
+struct memo *dbha__memo_of(dbha_engine *e, const char *sql);
 
 void dbha__request_append(struct request_list *list, struct request *request);
 void dbha__request_remove(struct request_list *list, struct request *request);
@@ -199,6 +208,9 @@ void dbha__lane_give_back(dbha_engine *e, struct lane *lane);
 
 /* Between two steps: whether it should go back, when to look again. */
 int64_t dbha__lane_tend(dbha_engine *e, struct lane *lane);
+
+/* The server is at one statement for longer than others should wait behind it. */
+bool dbha__lane_is_slow(const dbha_engine *e, const struct lane *lane);
 
 /* Asks the server to stop what it does there. */
 void dbha__lane_cancel(struct lane *lane);

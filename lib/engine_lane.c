@@ -123,6 +123,7 @@ struct offer {
 	struct lane *best;  /* the one with the least work, of those that can be used; NULL: none */
 	int work;           /* its */
 	struct lane *spare; /* one without a connection; NULL: none */
+	int alone;          /* that one statement has to itself */
 	int pending;        /* connections that are on their way */
 	bool held;          /* one is being emptied already */
 };
@@ -166,7 +167,9 @@ static void look_at(dbha_engine *e, struct lane *lane, const struct decision *de
 		return;
 	}
 	offer->held = offer->held || lane->held;
-	bool room = !lane->closing && !lane->alone && lane->pipe.n < e->depth && (!lane->held || lane->pipe.n == 0);
+	offer->alone += lane->alone;
+	bool room = !lane->closing && !lane->alone && !dbha__lane_is_slow(e, lane) && lane->pipe.n < e->depth &&
+	            (!lane->held || lane->pipe.n == 0);
 	if (!room || lane->slot->generation != decision->generation || !is_alive(e, lane))
 		return;
 	int work = work_of(e, lane);
@@ -181,7 +184,8 @@ static bool wants_more(const dbha_engine *e, const struct offer *offer)
 {
 	if (!offer->spare || (offer->best && offer->best->pipe.n == 0))
 		return false;
-	return offer->pending == 0 || e->ready[0].n + e->ready[1].n > offer->pending * e->depth;
+	return offer->pending == 0 || e->ready[0].n + e->ready[1].n > offer->pending * e->depth ||
+	       e->ready[2].n > offer->pending;
 }
 
 struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, bool alone)
@@ -190,6 +194,9 @@ struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, 
 	struct offer offer = {0};
 	for (int i = 0; i < e->connections; i++)
 		look_at(e, &node->lanes[i], decision, &offer);
+	/* One is left for those that are quick. */
+	if (alone && e->connections > 1 && offer.alone >= e->connections - 1)
+		return NULL;
 	if (e->now >= node->not_before_us && wants_more(e, &offer)) {
 		ask(e, offer.spare, decision->generation);
 		if (offer.spare->state == LANE_OPEN)
@@ -261,6 +268,11 @@ int64_t dbha__lane_tend(dbha_engine *e, struct lane *lane)
 	if (atomic_load_explicit(&slot->movable, memory_order_relaxed) != movable)
 		atomic_store_explicit(&slot->movable, movable, memory_order_relaxed);
 	return lane->pipe.n > 0 ? CLOCK_NEVER : lane->idle_us + LINGER_US;
+}
+
+bool dbha__lane_is_slow(const dbha_engine *e, const struct lane *lane)
+{
+	return lane->pipe.n > 0 && e->now - lane->head_us > ENGINE_SLOW_US;
 }
 
 void dbha__lane_cancel(struct lane *lane)

@@ -121,7 +121,7 @@ void dbha__request_free(struct request *request)
  * One that may leave something behind for those that come after it on its connection, or is no transaction of its own, or holds a
  * conversation, has the connection to itself. So has one of which it cannot be told: it costs time, and nothing else.
  */
-static bool is_alone(const char *sql)
+static bool soils(const char *sql)
 {
 	return !dbha__retry_atomic(sql) || dbha__sessionstate_hints(sql) != 0;
 }
@@ -135,15 +135,16 @@ static unsigned slot_of(const char *sql)
 	return (hash ^ hash >> 16) % MEMO_SIZE;
 }
 
-bool dbha__request_is_alone(dbha_engine *e, const char *sql)
+struct memo *dbha__memo_of(dbha_engine *e, const char *sql)
 {
 	struct memo *memo = &e->memo[slot_of(sql)];
 	if (memo->sql && strcmp(memo->sql, sql) == 0)
-		return memo->alone;
+		return memo;
 	free(memo->sql);
 	memo->sql = strlen(sql) <= MEMO_SQL_MAX ? strdup(sql) : NULL;
-	memo->alone = is_alone(sql);
-	return memo->alone;
+	memo->soils = soils(sql);
+	memo->slow = false;
+	return memo;
 }
 
 /* ---- lists ---------------------------------------------------------------------------------------------------- */

@@ -24,7 +24,7 @@
 
 static struct ready *ready_of(dbha_engine *e, const struct request *request)
 {
-	return &e->ready[request->call.intent != DBHA_READ];
+	return &e->ready[request->alone ? 2 : request->call.intent != DBHA_READ];
 }
 
 static void make_ready(dbha_engine *e, struct request *request, bool first)
@@ -32,6 +32,9 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	struct call *call = &request->call;
 	int64_t limit = ms_to_us(e->h->config.options.pool_timeout_ms);
 	request->pool_deadline = limit && e->now + limit < call->deadline ? e->now + limit : call->deadline;
+	const struct memo *memo = dbha__memo_of(e, request->rq.sql);
+	request->soils = memo->soils;
+	request->alone = memo->soils || memo->slow;
 	request->state = REQUEST_READY;
 	dbha__ready_add(ready_of(e, request), request, first);
 	dbha__alarm_set(e, request, request->pool_deadline);
@@ -199,7 +202,7 @@ static void follow(dbha_engine *e, struct request *request, struct attempt *atte
 static void leave(dbha_engine *e, struct lane *lane, struct request *request)
 {
 	lane->writes -= request->call.intent != DBHA_READ;
-	lane->closing = lane->closing || lane->alone;
+	lane->closing = lane->closing || request->soils;
 	lane->alone = false;
 	if (lane->pipe.n == 0)
 		lane->idle_us = e->now;
@@ -231,6 +234,12 @@ static void judge_late(struct lane *lane, struct pipe_answer *answer)
 	conn->unreplicated = false;
 }
 
+/* What has taken long is alone the next time; what was quick is not, any more. */
+static void note_time(dbha_engine *e, const struct lane *lane, const struct request *request)
+{
+	dbha__memo_of(e, request->rq.sql)->slow = e->now - lane->head_us > ENGINE_SLOW_US;
+}
+
 static void again_at_once(dbha_engine *e, struct request *request, struct attempt *attempt)
 {
 	PQclear(attempt->result);
@@ -242,6 +251,9 @@ static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *a
 {
 	struct request *request = answer->owner;
 	struct attempt *attempt = &answer->attempt;
+	if (request && (attempt->end == ATTEMPT_OK || request->late))
+		note_time(e, lane, request);
+	lane->head_us = e->now;
 	if (!request) {
 		PQclear(attempt->result);
 		if (lane->pipe.n == 0)
@@ -398,7 +410,6 @@ static void take_submitted(dbha_engine *e)
 	dbha__mutex_unlock(&e->lock);
 	for (struct request *next; request; request = next) {
 		next = request->next;
-		request->alone = dbha__request_is_alone(e, request->rq.sql);
 		if (dbha__alarm_set(e, request, request->call.deadline)) {
 			make_ready(e, request, false);
 			continue;
@@ -459,7 +470,7 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	note_node(e, call, lane->slot);
 	call->rounds++;
 	fit(lane, decision->route.writes);
-	if (!dbha__pipe_send(&lane->pipe, &request->rq, request->unprepared || request->alone, request, &refused)) {
+	if (!dbha__pipe_send(&lane->pipe, &request->rq, request->unprepared || request->soils, request, &refused)) {
 		follow(e, request, &refused);
 		return;
 	}
@@ -470,6 +481,8 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	request->lane = lane;
 	lane->writes += call->intent != DBHA_READ;
 	lane->alone = request->alone;
+	if (lane->pipe.n == 1)
+		lane->head_us = e->now;
 	dbha__alarm_set(e, request, call->deadline);
 }
 
@@ -513,9 +526,9 @@ static bool dispatch(dbha_engine *e, struct request *request)
 static void dispatch_all(dbha_engine *e)
 {
 	/* By turns, since they may be for the same node. */
-	int first = (int)(e->turn++ & 1);
-	for (int i = 0; i < 2; i++) {
-		struct ready *ready = &e->ready[first ^ i];
+	unsigned first = e->turn++;
+	for (unsigned i = 0; i < 3; i++) {
+		struct ready *ready = &e->ready[(first + i) % 3];
 		struct request *request;
 		while ((request = dbha__ready_peek(ready)) && dispatch(e, request))
 			;
@@ -602,7 +615,7 @@ static int64_t tend_lanes(dbha_engine *e)
 			wake = own < wake ? own : wake;
 		}
 		/* Somebody who is ready may be waiting for that. */
-		bool waits = e->ready[0].n + e->ready[1].n > 0 && node->not_before_us > e->now;
+		bool waits = e->ready[0].n + e->ready[1].n + e->ready[2].n > 0 && node->not_before_us > e->now;
 		wake = waits && node->not_before_us < wake ? node->not_before_us : wake;
 	}
 	return wake;

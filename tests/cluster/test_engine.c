@@ -246,6 +246,40 @@ START_TEST(copy_is_refused_and_costs_nobody_else_anything)
 }
 END_TEST
 
+/* The first time nobody knows. From then on the quick ones do not stand behind it. */
+START_TEST(what_is_known_to_be_slow_lets_the_others_go_on)
+{
+	dbha *h = open_all(&c, NULL);
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 2});
+	submit_sql(e, DBHA_WRITE, 0, "SELECT pg_sleep(0.2)", 0);
+	dbha_completion got = await_completion(e);
+	PQclear(got.result);
+	for (int round = 0; round < 3; round++) {
+		int64_t began = now_ms();
+		/* More of them than connections: they must not take all. */
+		for (int i = 0; i < 3; i++)
+			submit_sql(e, DBHA_WRITE, 0, "SELECT pg_sleep(0.2)", (uint64_t)i);
+		for (int i = 3; i < 200; i++)
+			submit_insert(e, (uint64_t)(1000 * round + i));
+		for (int i = 3; i < 200; i++) {
+			got = await_completion(e);
+			ASSERT_OK(got.code, got.error);
+			ck_assert_uint_ge(got.tag, 3);
+			PQclear(got.result);
+		}
+		ck_assert_int_lt(now_ms() - began, 200);
+		for (int i = 0; i < 3; i++) {
+			got = await_completion(e);
+			ASSERT_OK(got.code, got.error);
+			PQclear(got.result);
+		}
+		ck_assert_int_ge(now_ms() - began, 600);
+	}
+	/* It leaves nothing behind, and its connection goes on as it is. */
+	ck_assert_uint_eq(counters(h, -1).resets, 0);
+}
+END_TEST
+
 /* ---- bounds ---------------------------------------------------------------------------------------------------- */
 
 START_TEST(beyond_its_queue_it_takes_nothing)
@@ -671,6 +705,7 @@ int main(void)
 	ADD_TEST(suite, a_read_that_writes_goes_to_the_primary, servers, done, 60);
 	ADD_TEST(suite, what_changes_its_session_changes_nobody_elses, servers, done, 60);
 	ADD_TEST(suite, copy_is_refused_and_costs_nobody_else_anything, servers, done, 60);
+	ADD_TEST(suite, what_is_known_to_be_slow_lets_the_others_go_on, servers, done, 60);
 	ADD_TEST(suite, beyond_its_queue_it_takes_nothing, servers, done, 60);
 	ADD_TEST(suite, no_more_than_depth_are_on_their_way_on_a_connection, servers, done, 60);
 	ADD_TEST(suite, who_submits_much_does_not_stand_before_who_submits_little, servers, done, 60);
