@@ -15,10 +15,12 @@
 #include "wait.h"
 
 /* monitor=off: how often the cluster is looked at while there is something to do. */
-#define TURN_US ((int64_t)5000)
-#define EVENTS  64
+#define TURN_US  ((int64_t)5000)
+#define EVENTS   64
+/* How soon those who are ready look again, where there is nothing to wait for. */
+#define READY_US ((int64_t)500)
 /* At least so long between two looks at a node that has refused a write: the backoff may be none. */
-#define LOOK_US ((int64_t)1000)
+#define LOOK_US  ((int64_t)1000)
 
 /* ---- where a request is ---------------------------------------------------------------------------------------- */
 
@@ -604,20 +606,31 @@ static void publish(dbha_engine *e)
 		dbha__wake_signal(&e->told);
 }
 
+static bool anybody_ready(const dbha_engine *e)
+{
+	return e->ready[0].n + e->ready[1].n + e->ready[2].n > 0;
+}
+
 static int64_t tend_lanes(dbha_engine *e)
 {
 	int64_t wake = CLOCK_NEVER;
+	bool busy = false;
 	for (int i = 0; i < e->h->n_places; i++) {
 		struct node_lanes *node = &e->nodes[i];
 		for (int k = 0; k < e->connections; k++) {
-			dbha__lane_push(e, &node->lanes[k]);
-			int64_t own = dbha__lane_tend(e, &node->lanes[k]);
+			struct lane *lane = &node->lanes[k];
+			dbha__lane_push(e, lane);
+			int64_t own = dbha__lane_tend(e, lane);
+			busy = busy || (lane->state != LANE_NONE && (lane->state != LANE_OPEN || lane->pipe.n > 0));
 			wake = own < wake ? own : wake;
 		}
 		/* Somebody who is ready may be waiting for that. */
-		bool waits = e->ready[0].n + e->ready[1].n + e->ready[2].n > 0 && node->not_before_us > e->now;
+		bool waits = anybody_ready(e) && node->not_before_us > e->now;
 		wake = waits && node->not_before_us < wake ? node->not_before_us : wake;
 	}
+	/* Connections have gone back since those who are ready looked for one, and nothing is under way that would bring the next step. */
+	if (!busy && anybody_ready(e) && wake > e->now + READY_US)
+		wake = e->now + READY_US;
 	return wake;
 }
 

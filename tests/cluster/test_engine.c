@@ -458,7 +458,7 @@ START_TEST(the_descriptor_tells_when_to_step)
 	int steps = 0;
 	for (int i = 0; i < 1000; i++)
 		submit_read(e, (uint64_t)i);
-	submit_sql(e, DBHA_READ, 100, "SELECT pg_sleep(5)", 1000);
+	submit_sql(e, DBHA_READ, 1000, "SELECT pg_sleep(20)", 1000);
 	book.submitted = 1001;
 	while (book.completed < book.submitted) {
 		struct pollfd item = {.fd = fd, .events = POLLIN};
