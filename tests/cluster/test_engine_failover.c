@@ -6,11 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cutter.h"
 #include "pipe_work.h"
 #include "work.h"
 
 static struct cluster c;
 static struct book book;
+static struct cutter cutter;
 
 static void servers(void)
 {
@@ -22,6 +24,8 @@ static void done(void)
 {
 	engines_close();
 	handles_close();
+	if (cutter.running)
+		cutter_stop(&cutter);
 }
 
 /* How often each tag is in the table of a node. */
@@ -135,6 +139,36 @@ START_TEST(reads_on_a_frozen_standby_are_run_elsewhere)
 	cluster_do(&c, "resume 2");
 	book_expect_once(&book);
 	ck_assert_msg(!book.first_error.code, "%s", book.first_error.message);
+	done();
+	cluster_as_before(&c, open_all(&c, NULL));
+}
+END_TEST
+
+/* All of them are done, and not one of the answers comes: whoever says "not done", or does them again, is found out. */
+START_TEST(writes_whose_answers_are_lost_are_unknown_and_not_repeated)
+{
+	char host[32];
+	cutter_start(&cutter, cluster_port(&c, 1));
+	snprintf(host, sizeof host, "127.0.0.1:%d", cutter.port);
+	dbha *h = open_hosts(&c, host, "sslmode=disable&gssencmode=disable");
+	dbha_error err;
+	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 1, .depth = 40});
+	cutter_arm(&cutter, &(struct cut){.marker = "INSERT INTO rows", .kind = CUT_DROP, .direction = REPLY});
+	for (int i = 0; i < 40; i++)
+		submit_insert(e, (uint64_t)i);
+	/* Of a read nothing is lost with its answer. */
+	for (int i = 40; i < 60; i++)
+		submit_read(e, (uint64_t)i);
+	book.submitted = 60;
+	book_await(&book, e, PATIENCE_MS);
+	book_expect_once(&book);
+	int unknown = book_count(&book, 0, 40, DBHA_ERR_UNKNOWN);
+	ck_assert_int_ge(unknown, 20);
+	ck_assert_int_eq(book_count(&book, 40, 20, DBHA_OK), 20);
+	ck_assert_int_ge(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 20);
+	book.submitted = 40;
+	expect_truth(1, 0);
 	done();
 	cluster_as_before(&c, open_all(&c, NULL));
 }
@@ -279,6 +313,7 @@ int main(void)
 {
 	Suite *suite = suite_create("engine_failover");
 	ADD_TEST(suite, a_backend_that_is_terminated_costs_no_write, servers, done, 60);
+	ADD_TEST(suite, writes_whose_answers_are_lost_are_unknown_and_not_repeated, servers, done, 60);
 	ADD_TEST(suite, reads_survive_the_loss_of_a_standby, servers, done, 60);
 	ADD_TEST(suite, reads_on_a_frozen_standby_are_run_elsewhere, servers, done, 60);
 	ADD_TEST(suite, without_a_primary_writes_end_with_their_deadline, servers, done, 60);
