@@ -227,8 +227,7 @@ void dbha__lane_hear(dbha_engine *e, struct lane *lane)
 		dbha__pipe_hear(&lane->pipe);
 		return;
 	}
-	PQconsumeInput(lane->slot->conn->pg);
-	enum reset_step step = dbha__reset_step(lane->slot->conn);
+	enum reset_step step = dbha__reset_hear(lane->slot->conn);
 	if (step == RESET_DONE)
 		open_lane(e, lane);
 	else if (step == RESET_FAILED)

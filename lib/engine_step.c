@@ -288,10 +288,8 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 	if (lane->state != LANE_OPEN)
 		return;
 	struct conn *conn = lane->slot->conn;
-	while (lane->pipe.n > 0 && dbha__pipe_next(&lane->pipe, &answer))
+	while (dbha__pipe_next(&lane->pipe, &answer))
 		take_answer(e, lane, &answer);
-	if (PQstatus(conn->pg) != CONNECTION_OK)
-		lane->pipe.broken = true;
 	/* The sooner all are looked at, the better: see statement.c. */
 	if (dbha__conn_was_promoted(conn))
 		dbha__monitor_alarm(&e->h->monitor);

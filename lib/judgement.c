@@ -135,8 +135,8 @@ bool dbha__judge_spend_retry(dbha *h)
 {
 	struct budget budget = {
 	    .percent = h->config.options.retry_budget,
-	    .connections = h->n_places * h->config.options.pool_max_size +
-	                   atomic_load_explicit(&h->piped_most, memory_order_relaxed),
+	    .connections =
+	        h->n_places * h->config.options.pool_max_size + atomic_load_explicit(&h->piped_most, memory_order_relaxed),
 	};
 	int64_t earned = dbha__budget_earned(&budget, first_attempts(h), dbha__clock_now() - h->began_us);
 	int64_t spent = atomic_load_explicit(&h->retries_spent, memory_order_relaxed);

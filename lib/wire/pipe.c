@@ -247,9 +247,7 @@ static void take(struct pipe *p, const struct pipe_item *item, unsigned part, PG
 		p->conn->doubtful = true;
 	if (part == PART_PREPARE)
 		take_prepared(p, item, result, failed);
-	else if (failed && part != PART_EVICT)
-		dbha__attempt_take(&p->head, result);
-	else if (part == PART_MAIN && status != PGRES_PIPELINE_ABORTED)
+	else if ((failed && part != PART_EVICT) || (part == PART_MAIN && status != PGRES_PIPELINE_ABORTED))
 		dbha__attempt_take(&p->head, result);
 	else
 		PQclear(result);

@@ -41,6 +41,13 @@ enum reset_step dbha__reset_step(struct conn *conn)
 	return RESET_BUSY;
 }
 
+enum reset_step dbha__reset_hear(struct conn *conn)
+{
+	/* That it failed shows in the step. */
+	PQconsumeInput(conn->pg);
+	return dbha__reset_step(conn);
+}
+
 bool dbha__reset_finish(struct conn *conn, int64_t deadline)
 {
 	enum reset_step step = conn->resetting ? RESET_BUSY : RESET_DONE;

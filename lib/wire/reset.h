@@ -24,6 +24,9 @@ enum reset_step {
 };
 enum reset_step dbha__reset_step(struct conn *conn);
 
+/* The same, once what has come is read. */
+enum reset_step dbha__reset_hear(struct conn *conn);
+
 /* Before the next use: waits for the answer, if one is owed. False: the session is not as it was, close it. */
 bool dbha__reset_finish(struct conn *conn, int64_t deadline);
 

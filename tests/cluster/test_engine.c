@@ -12,6 +12,7 @@
 
 static struct cluster c;
 static struct book book;
+static PGconn *locker; /* who holds a lock that others wait for */
 
 static void servers(void)
 {
@@ -21,6 +22,8 @@ static void servers(void)
 
 static void done(void)
 {
+	PQfinish(locker);
+	locker = NULL;
 	engines_close();
 	handles_close();
 	cluster_ask(&c, 1, "TRUNCATE rows");
@@ -313,8 +316,8 @@ START_TEST(no_more_than_depth_are_on_their_way_on_a_connection)
 {
 	dbha *h = open_all(&c, NULL);
 	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 2, .depth = 3});
-	PGconn *admin = cluster_admin(&c, 1);
-	PQclear(PQexec(admin, "BEGIN; LOCK TABLE rows"));
+	locker = cluster_admin(&c, 1);
+	PQclear(PQexec(locker, "BEGIN; LOCK TABLE rows"));
 	for (int i = 0; i < 20; i++)
 		submit_insert(e, (uint64_t)i);
 	book.submitted = 20;
@@ -332,8 +335,7 @@ START_TEST(no_more_than_depth_are_on_their_way_on_a_connection)
 		book_enter(&book, &got);
 	}
 	ck_assert_int_eq(called_back, 14);
-	PQclear(PQexec(admin, "ROLLBACK"));
-	PQfinish(admin);
+	PQclear(PQexec(locker, "ROLLBACK"));
 	book_await(&book, e, PATIENCE_MS);
 	book_expect_once(&book);
 }
@@ -385,8 +387,8 @@ START_TEST(a_deadline_is_kept_wherever_the_request_is)
 {
 	dbha *h = open_all(&c, NULL);
 	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 1, .depth = 4});
-	PGconn *admin = cluster_admin(&c, 1);
-	PQclear(PQexec(admin, "BEGIN; LOCK TABLE rows"));
+	locker = cluster_admin(&c, 1);
+	PQclear(PQexec(locker, "BEGIN; LOCK TABLE rows"));
 	int64_t began = now_ms();
 	dbha_error err;
 	for (int i = 0; i < 8; i++) {
@@ -415,8 +417,7 @@ START_TEST(a_deadline_is_kept_wherever_the_request_is)
 		ck_assert_int_eq(book.entries[i].code, DBHA_ERR_POOL);
 		ck_assert(book.entries[i].safe && !book.entries[i].unknown);
 	}
-	PQclear(PQexec(admin, "ROLLBACK"));
-	PQfinish(admin);
+	PQclear(PQexec(locker, "ROLLBACK"));
 	book_await(&book, e, PATIENCE_MS);
 	ck_assert_int_eq(book.entries[8].code, DBHA_OK);
 	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows WHERE id = 0 OR id >= 4"), 0);
