@@ -441,7 +441,8 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 	struct route_query query = {
 	    .intent = call->intent,
 	    .target = (enum target)options->target_session_attrs,
-	    .max_lag_ms = options->max_lag_ms,
+	    /* What counts here is that there is a limit, of either kind. */
+	    .max_lag_ms = options->max_lag_bytes ? 1 : options->max_lag_ms,
 	    .in_order = options->load_balance_hosts == LOAD_BALANCE_DISABLE,
 	};
 	call->pool_deadline = 0;
