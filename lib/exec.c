@@ -4,12 +4,13 @@
 #include "error.h"
 #include "session.h"
 
-static int run_verified(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
+static int run_verified(dbha *h, const dbha_request *request, int64_t deadline, PGresult **result, dbha_error *err)
 {
 	dbha_session s;
 	int code = dbha__session_init(&s, h, err);
 	if (code != DBHA_OK)
 		return code;
+	s.deadline_cap = deadline;
 	code = dbha__verified_run(&s, request, result, err);
 	dbha__session_fini(&s);
 	return code;
@@ -18,9 +19,10 @@ static int run_verified(dbha *h, const dbha_request *request, PGresult **result,
 static int run(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
 {
 	struct statement st;
-	if (dbha__verified_wanted(h, request))
-		return run_verified(h, request, result, err);
 	dbha__statement_begin(&st, h, request, result, err);
+	dbha__statement_classify(&st);
+	if (dbha__verified_wanted(h, request) && st.call.intent != DBHA_READ)
+		return run_verified(h, request, st.call.deadline, result, err);
 	return dbha__statement_run(&st);
 }
 

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "error.h"
 #include "flush.h"
+#include "routing.h"
 
 /* How long to wait for a second opinion on a node that refused a write. */
 #define SECOND_LOOK_US ((int64_t)500000)
@@ -399,6 +400,15 @@ static bool must_keep(const struct statement *st, const struct dbha_conn *slot, 
 	return state == CONN_IN_TRANSACTION || (state == CONN_IDLE && attempt->end == ATTEMPT_OK && slot->conn->used);
 }
 
+/* The primary has executed what a standby would not. Next time nobody asks a standby. */
+static void remember_write(const struct statement *st)
+{
+	dbha *h = st->call.h;
+	STATS_ADD(&h->stats[st->call.last_node], not_reads, 1);
+	if (!st->in_transaction)
+		dbha__routing_remember_write(h, st->request->sql);
+}
+
 /* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
 static bool run_once(struct statement *st, int *code)
 {
@@ -420,6 +430,8 @@ static bool run_once(struct statement *st, int *code)
 	judge(st, &attempt);
 	*code = DBHA_OK;
 	if (attempt.end == ATTEMPT_OK) {
+		if (st->refused)
+			remember_write(st);
 		if (must_keep(st, slot, &attempt))
 			st->kept = slot;
 		else
@@ -433,6 +445,7 @@ static bool run_once(struct statement *st, int *code)
 		st->kept = slot;
 	else
 		dbha__call_return(h, slot, st->verdict.keep);
+	st->refused = st->refused || standby_says_no(call, &attempt);
 	if (over || !goes_again(call, &attempt, &st->verdict, &st->retry)) {
 		*code = report(st, &attempt);
 		return true;
@@ -450,6 +463,21 @@ void dbha__statement_begin(struct statement *st, dbha *h, const dbha_request *re
 	st->request = request;
 	st->result = result;
 	st->err = err;
+}
+
+void dbha__statement_classify(struct statement *st)
+{
+	struct call *call = &st->call;
+	const dbha_request *rq = st->request;
+	if (call->intent == DBHA_READ && dbha__routing_is_write(call->h, rq->sql)) {
+		st->classified = (struct classify_verdict){.is = CLASS_WRITE, .why = WHY_REFUSED_BEFORE};
+		call->intent = DBHA_WRITE;
+	}
+	/* What is to stay with its session stays where a transaction could follow it. */
+	if (call->intent != DBHA_DEFAULT || rq->flags & DBHA_PIN || call->h->config.options.routing != ROUTING_AUTO)
+		return;
+	dbha__call_set_deadline(call);
+	call->intent = dbha__routing_intent(call->h, rq->sql, call->deadline, &st->classified);
 }
 
 int dbha__statement_run(struct statement *st)
