@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "call.h"
+#include "causal.h"
 #include "classify.h"
 #include "dbha.h"
 #include "exec.h"
@@ -31,6 +32,8 @@ struct statement {
 	bool begins;                /* `before` begins a transaction */
 	bool in_transaction;        /* it begins one, or its connection is in one: nothing is done before its COMMIT */
 	bool may_commit;            /* it may itself be the COMMIT */
+	struct causal *causal;      /* what the session has seen, to be kept; NULL: nobody asks */
+	bool places;                /* on the primary, its position is asked for with the statement */
 	struct xact_mark *mark;     /* filled in where the transaction has written; NULL: not asked for */
 	struct dbha_conn *kept; /* in: the connection to run it on; out: the one that the session has to keep; NULL: none */
 	bool keeps;             /* may keep one */
@@ -40,8 +43,9 @@ struct statement {
 	bool continued; /* an earlier call has begun it: nobody else can do it */
 	/* What its text was taken for, where that was looked at; else all 0. */
 	struct classify_verdict classified;
-	bool refused; /* by a standby: no read after all */
 	/* Out, of the last attempt. */
+	bool behind;           /* the standby had not replayed enough: there is no attempt to speak of */
+	struct token position; /* of the primary behind it; timeline 0: not known */
 	struct verdict verdict;
 	struct retry retry;
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
