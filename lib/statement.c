@@ -591,7 +591,7 @@ static void explain(const struct statement *st, enum dbha_reason reason)
 	    .lag_ms = -1,
 	    .lag_bytes = -1,
 	};
-	if (st->classified.is == CLASS_READ || st->classified.why != WHY_READ)
+	if (st->classified.why != WHY_READ)
 		dbha__classify_reason(&st->classified, out->why, sizeof out->why);
 	size_t used = strlen(out->why);
 	snprintf(out->why + used, sizeof out->why - used, "%s%s", used && call->trouble[0] ? "; " : "", call->trouble);
