@@ -149,7 +149,7 @@ DBHA_API void dbha_config_free(dbha_config *config);
  */
 typedef struct dbha_option_info {
 	const char *name;          /* as in the URL; DBHA_ and the name in capitals in the environment */
-	const char *type;          /* "time", "integer", "enum", "text" */
+	const char *type;          /* "time", "time or size", "integer", "enum", "text" */
 	const char *default_value; /* as text, with its unit */
 	const char *accepted;      /* what is accepted, for people: "1ms to 1d" */
 	const char *text;          /* what it does, one sentence or two */

@@ -7,7 +7,7 @@ int dbha__consistency_check(dbha *h, const char *what, int consistency, dbha_err
 	const struct config_options *options = &h->config.options;
 	if (consistency < DBHA_CONSISTENCY_DEFAULT || consistency > DBHA_CONSISTENCY_PRIMARY)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: consistency is %d: a dbha_consistency", what, consistency);
-	if (consistency == DBHA_CONSISTENCY_BOUNDED && options->max_lag_ms == 0)
+	if (consistency == DBHA_CONSISTENCY_BOUNDED && options->max_lag_ms == 0 && options->max_lag_bytes == 0)
 		return dbha__fail(err, DBHA_ERR_CONFIG, "%s: consistency=bounded needs max_lag, which is not set", what);
 	return DBHA_OK;
 }

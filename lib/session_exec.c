@@ -231,11 +231,25 @@ static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result
 	return as_state_lost(s, code, err);
 }
 
+/* Within the deadline of the call, of which finding out what the statement is may have taken some. */
+static int run_verified(dbha_session *s, const struct statement *st)
+{
+	int64_t cap = s->deadline_cap;
+	s->deadline_cap = st->call.deadline;
+	int code = dbha__verified_run(s, st->request, st->result, st->err);
+	s->deadline_cap = cap;
+	return code;
+}
+
 static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
 	st.in_transaction = begins_as_text(s, rq->sql);
+	if (!st.in_transaction)
+		dbha__statement_classify(&st);
+	if (dbha__verified_wanted(s->h, rq) && st.call.intent != DBHA_READ && !s->streaming.opening)
+		return run_verified(s, &st);
 	int code = dbha__session_follow(s, &st, rq->intent != DBHA_WRITE);
 	if (code != DBHA_OK)
 		return code;
@@ -282,8 +296,7 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 	if (s->tx == TX_NONE && s->slot)
 		return run_pinned(s, rq, result, err);
 	if (s->tx == TX_NONE)
-		return dbha__verified_wanted(s->h, rq) && !s->streaming.opening ? dbha__verified_run(s, rq, result, err)
-		                                                                : run_alone(s, rq, result, err);
+		return run_alone(s, rq, result, err);
 	if (verb == VERB_COMMIT || (verb == VERB_PREPARE_TRANSACTION && s->tx != TX_BEGUN))
 		return dbha__session_commit(s, rq, result, err);
 	if (verb == VERB_ROLLBACK)

@@ -10,6 +10,7 @@
 #include "error.h"
 #include "flush.h"
 #include "position.h"
+#include "routing.h"
 #include "tell.h"
 
 /* How long to wait for a second opinion on a node that refused a write. */
@@ -455,6 +456,15 @@ static bool must_keep(const struct statement *st, const struct dbha_conn *slot, 
 	return state == CONN_IN_TRANSACTION || (state == CONN_IDLE && attempt->end == ATTEMPT_OK && slot->conn->used);
 }
 
+/* The primary has executed what a standby would not. Next time nobody asks a standby. */
+static void remember_write(const struct statement *st)
+{
+	dbha *h = st->call.h;
+	STATS_ADD(&h->stats[st->call.last_node], not_reads, 1);
+	if (!st->in_transaction)
+		dbha__routing_remember_write(h, st->request->sql);
+}
+
 /* How long between two questions to standbys that are behind. */
 #define BEHIND_NAP_US ((int64_t)3000)
 
@@ -517,7 +527,7 @@ static bool run_once(struct statement *st, int *code)
 	*code = DBHA_OK;
 	if (attempt.end == ATTEMPT_OK) {
 		if (call->refused)
-			STATS_ADD(&h->stats[node], not_reads, 1);
+			remember_write(st);
 		if (must_keep(st, slot, &attempt))
 			st->kept = slot;
 		else
@@ -550,6 +560,21 @@ void dbha__statement_begin(struct statement *st, dbha *h, const dbha_request *re
 	st->err = err;
 }
 
+void dbha__statement_classify(struct statement *st)
+{
+	struct call *call = &st->call;
+	const dbha_request *rq = st->request;
+	if (call->intent == DBHA_READ && dbha__routing_is_write(call->h, rq->sql)) {
+		st->classified = (struct classify_verdict){.is = CLASS_WRITE, .why = WHY_REFUSED_BEFORE};
+		call->intent = DBHA_WRITE;
+	}
+	/* What is to stay with its session stays where a transaction could follow it. */
+	if (call->intent != DBHA_DEFAULT || rq->flags & DBHA_PIN || call->h->config.options.routing != ROUTING_AUTO)
+		return;
+	dbha__call_set_deadline(call);
+	call->intent = dbha__routing_intent(call->h, rq->sql, call->deadline, &st->classified);
+}
+
 /* Where it went, and why. reason: of the last connection, unless more is known. */
 static void explain(const struct statement *st, enum dbha_reason reason)
 {
@@ -567,7 +592,10 @@ static void explain(const struct statement *st, enum dbha_reason reason)
 	    .lag_ms = -1,
 	    .lag_bytes = -1,
 	};
-	snprintf(out->why, sizeof out->why, "%s", call->trouble);
+	if (st->classified.why != WHY_READ)
+		dbha__classify_reason(&st->classified, out->why, sizeof out->why);
+	size_t used = strlen(out->why);
+	snprintf(out->why + used, sizeof out->why - used, "%s%s", used && call->trouble[0] ? "; " : "", call->trouble);
 	if (call->last_node < 0)
 		return;
 	snprintf(out->node, sizeof out->node, "%s", call->last_name);

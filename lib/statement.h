@@ -9,6 +9,7 @@
 
 #include "call.h"
 #include "causal.h"
+#include "classify.h"
 #include "dbha.h"
 #include "exec.h"
 #include "outcome.h"
@@ -40,6 +41,8 @@ struct statement {
 	struct stream
 	    *stream;    /* what the step begins or goes on with; as long as that is in progress the connection is kept */
 	bool continued; /* an earlier call has begun it: nobody else can do it */
+	/* What its text was taken for, where that was looked at; else all 0. */
+	struct classify_verdict classified;
 	/* Out, of the last attempt. */
 	bool behind;           /* the standby had not replayed enough: there is no attempt to speak of */
 	struct token position; /* of the primary behind it; timeline 0: not known */
@@ -57,6 +60,12 @@ int dbha__statement_check(const char *what, const dbha_request *request, PGresul
 /* Begins it: everything 0 but these. */
 void dbha__statement_begin(struct statement *st, dbha *h, const dbha_request *request, PGresult **result,
                            dbha_error *err);
+
+/*
+ * Of one that is neither in a transaction nor on a kept connection, before it is run: what it means to do, where its caller has not said it
+ * (routing=auto), or has said it wrongly before. See routing.h.
+ */
+void dbha__statement_classify(struct statement *st);
 
 /* Runs it to its end, wherever that has to be. DBHA_OK, or the code of the error reported. */
 int dbha__statement_run(struct statement *st);

@@ -36,6 +36,7 @@ enum mutex_rank {
 	RANK_RESOLVER,
 	RANK_EVENTS,
 	RANK_SHARED, /* what handles of the process share, monitor=off */
+	RANK_BOOKSHELF,
 	RANK_CLASSCACHE,
 };
 
