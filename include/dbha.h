@@ -863,7 +863,6 @@ DBHA_API int dbha_accept_cluster(dbha *h, uint64_t system_identifier, dbha_error
 	XX(transactions, "transactions committed")                                                                         \
 	XX(transactions_rolled_back, "transactions that ended otherwise")                                                  \
 	XX(commits_resolved, "COMMITs whose answer was lost and whose outcome the cluster told")                           \
-	XX(standby_reads, "statements answered by a standby")                                                              \
 	XX(guards, "reads sent to a standby with the question how far it has replayed")                                    \
 	XX(guards_behind, "of these, those it had not replayed far enough for")                                            \
 	XX(not_reads, "reads that a standby refused and the primary executed")

@@ -12,6 +12,7 @@
 #include "exec.h"
 #include "fence.h"
 #include "reset.h"
+#include "tell.h"
 
 /* Changing what a session may do, or the end of a reset: one round trip, which must not take the whole call. */
 #define TIDY_US          ((int64_t)1000000)
@@ -33,6 +34,7 @@ void dbha__call_begin(struct call *call, dbha *h, dbha_intent intent, int timeou
 	memset(call, 0, offsetof(struct call, trouble) + 1);
 	call->h = h;
 	call->intent = intent;
+	call->consistency = h->config.options.consistency + 1;
 	call->timeout_us = ms_to_us(timeout_ms > 0 ? timeout_ms : h->config.options.call_timeout_ms);
 	call->last_node = -1;
 }
@@ -129,8 +131,13 @@ static void fail_no_node(struct call *call, const struct route_query *query, dbh
 {
 	long long ms = (long long)(dbha__clock_now() - call->began_us) / 1000;
 	STATS_ADD(&call->h->handle_stats, timeouts, 1);
-	dbha__fail(err, DBHA_ERR_NO_NODE, "looked for %s for %lld ms and found none%s%s; ", dbha__route_wanted(query), ms,
-	           call->trouble[0] ? "; last trouble: " : "", call->trouble);
+	char token[96] = "";
+	if (query->causal && query->causal->floor.timeline && query->intent != DBHA_WRITE)
+		snprintf(token, sizeof token, " that has replayed %X/%X of timeline %u",
+		         (unsigned)(query->causal->floor.lsn >> 32), (unsigned)query->causal->floor.lsn,
+		         (unsigned)query->causal->floor.timeline);
+	dbha__fail(err, DBHA_ERR_NO_NODE, "looked for %s%s for %lld ms and found none%s%s; ", dbha__route_wanted(query),
+	           token, ms, call->trouble[0] ? "; last trouble: " : "", call->trouble);
 	/* Not before the deadline: the nodes that do not answer may be ours. */
 	if (dbha__call_describe_fence(call->h, err->message, sizeof err->message)) {
 		err->code = DBHA_ERR_FOREIGN;
@@ -197,19 +204,36 @@ static void route(struct call *call, struct route_query *query, struct decision 
 	dbha *h = call->h;
 	int load[CONFIG_NODES_MAX];
 	query->avoid = call->avoid;
+	query->behind = call->behind;
 	if (query->intent != DBHA_WRITE && h->n_places > 1) {
 		for (int i = 0; i < h->n_places; i++)
 			load[i] = atomic_load_explicit(&h->pools[i].load, memory_order_relaxed);
 		query->load = load;
 		query->random = dbha__life_random(h);
 	}
+	if (query->bounded_ms)
+		query->now_us = dbha__clock_now();
+	struct token lost;
 	const struct view *view = dbha__view_borrow(&h->view);
+	bool has_lost = call->causal && dbha__causal_follow(call->causal, view, &lost);
 	decision->route = dbha__route(view, query);
 	decision->version = view->version;
 	if (decision->route.node >= 0)
 		decision->generation = view->nodes[decision->route.node].generation;
 	dbha__view_return(&h->view);
 	query->load = NULL;
+	if (has_lost)
+		dbha__tell_lost(h, &lost, &call->causal->floor);
+}
+
+/* How a connection was come by. */
+static void note_route(struct call *call, const struct route *route)
+{
+	call->on_standby = !route->writes;
+	call->reason = route->reason;
+	call->guard = route->guard;
+	if (route->guard)
+		call->floor = route->floor;
 }
 
 /* The way of a write while all is well, in one word that no reader ever writes to. False: look at the view. */
@@ -220,23 +244,33 @@ static bool route_write(struct call *call, const struct route_query *query, stru
 	uint64_t way = atomic_load_explicit(&call->h->view.write_way, memory_order_acquire);
 	if (way == 0)
 		return false;
-	decision->route = (struct route){.end = ROUTE_NODE, .node = (int)(way & 0xff) - 1, .writes = true};
+	decision->route = (struct route){
+	    .end = ROUTE_NODE,
+	    .node = (int)(way & 0xff) - 1,
+	    .writes = true,
+	    .reason = query->intent == DBHA_WRITE ? DBHA_REASON_WRITE : DBHA_REASON_TARGET,
+	};
 	decision->generation = way >> 8; /* the pool compares it under its lock */
 	return true;
+}
+
+bool dbha__call_nap(struct call *call, int64_t us)
+{
+	int64_t now = dbha__clock_now();
+	int64_t until = now + us < call->deadline ? now + us : call->deadline;
+	struct shared_view *shared = dbha__view_take(&call->h->view);
+	uint64_t version = shared->view.version;
+	dbha__view_drop(shared);
+	wait_for_change(call, version, until);
+	return dbha__clock_now() < call->deadline && !is_canceled(call);
 }
 
 bool dbha__call_pause(struct call *call)
 {
 	const struct config_options *options = &call->h->config.options;
 	struct rng rng = {.state = dbha__life_random(call->h)};
-	int64_t pause = dbha__backoff_us(&rng, options->retry_backoff_ms, options->retry_backoff_max_ms, call->pauses++);
-	int64_t now = dbha__clock_now();
-	int64_t until = now + pause < call->deadline ? now + pause : call->deadline;
-	struct shared_view *shared = dbha__view_take(&call->h->view);
-	uint64_t version = shared->view.version;
-	dbha__view_drop(shared);
-	wait_for_change(call, version, until);
-	return dbha__clock_now() < call->deadline && !is_canceled(call);
+	return dbha__call_nap(
+	    call, dbha__backoff_us(&rng, options->retry_backoff_ms, options->retry_backoff_max_ms, call->pauses++));
 }
 
 /* Whether the session may write when it is to, and may not when it must not. One round trip where that has to be changed. */
@@ -341,6 +375,10 @@ static bool no_route(struct call *call, const struct route_query *query, const s
 	case ROUTE_REFUSED:
 		fail_refused(call, DBHA_ERR_NO_NODE, "every node refuses the connection", err);
 		return false;
+	case ROUTE_OTHER_TOKEN:
+		dbha__fail(err, DBHA_ERR_FOREIGN, "the token is of cluster %llu, which is another one",
+		           (unsigned long long)decision->route.floor.system_identifier);
+		return false;
 	case ROUTE_WAIT:
 	case ROUTE_NODE:
 		break;
@@ -402,7 +440,7 @@ static struct dbha_conn *connection_in_time(struct call *call, struct route_quer
 		route(call, query, &decision);
 		if (decision.route.end == ROUTE_NODE) {
 			enum acquire_end end = take(call, &decision, &slot);
-			call->on_standby = !decision.route.writes;
+			note_route(call, &decision.route);
 			if (slot && ready_for(call, slot, decision.route.writes))
 				return slot;
 			again = no_slot(call, query, &decision, end, err);
@@ -426,7 +464,7 @@ static struct dbha_conn *connection_at_once(struct call *call, struct route_quer
 	struct dbha_conn *slot = dbha__pool_try(pool, decision.generation, dbha__clock_coarse());
 	if (!slot)
 		return NULL;
-	call->on_standby = !decision.route.writes;
+	note_route(call, &decision.route);
 	bool plain = slot->rested_us <= LOOK_AFTER_US && slot->conn->read_only_set != decision.route.writes &&
 	             !slot->conn->resetting;
 	if (plain)
@@ -435,15 +473,28 @@ static struct dbha_conn *connection_at_once(struct call *call, struct route_quer
 	return ready_for(call, slot, decision.route.writes) ? slot : NULL;
 }
 
-struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
+static struct route_query query_of(const struct call *call)
 {
 	const struct config_options *options = &call->h->config.options;
-	struct route_query query = {
+	return (struct route_query){
 	    .intent = call->intent,
 	    .target = (enum target)options->target_session_attrs,
-	    .max_lag_ms = options->max_lag_ms,
+	    .bounded_ms = call->consistency == DBHA_CONSISTENCY_BOUNDED ? options->max_lag_ms : 0,
+	    .on_primary = call->consistency == DBHA_CONSISTENCY_PRIMARY && call->intent == DBHA_READ,
+	    .causal = call->causal,
 	    .in_order = options->load_balance_hosts == LOAD_BALANCE_DISABLE,
 	};
+}
+
+void dbha__call_found_none(struct call *call, dbha_error *err)
+{
+	struct route_query query = query_of(call);
+	fail_no_node(call, &query, err);
+}
+
+struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
+{
+	struct route_query query = query_of(call);
 	call->pool_deadline = 0;
 	bool canceled = is_canceled(call);
 	if (call->h->shared_key && !canceled) {

@@ -30,9 +30,18 @@ struct call {
 	int64_t pool_deadline; /* of the wait for a connection; 0: it has not begun */
 	uint64_t ticket;       /* taken when it has to wait; 0 before */
 	uint32_t avoid;        /* nodes that have failed this call, see struct route_query */
-	int pauses;            /* backoffs taken */
-	bool on_standby;       /* the last connection was to a standby */
-	int last_node;         /* the last connection was to; -1: there was none */
+	uint32_t behind;       /* nodes that have not replayed what this read has to see, likewise */
+	int consistency;       /* a dbha_consistency, never DEFAULT: of a read */
+	struct causal *causal; /* with SESSION: what has been seen, and is not to be unseen; NULL: nothing */
+	/* How the last connection was come by. */
+	bool guard; /* what it has replayed is to be asked with the read: whether it has `floor` */
+	struct token floor;
+	enum dbha_reason reason;
+	bool refused;      /* a standby has refused it, as no read: it is one for the primary */
+	int64_t behind_us; /* when a standby was found behind first; 0: none was */
+	int pauses;        /* backoffs taken */
+	bool on_standby;   /* the last connection was to a standby */
+	int last_node;     /* the last connection was to; -1: there was none */
 	const char *last_name;
 	int rounds;            /* connections it was tried on */
 	int sent;              /* times the statement was sent */
@@ -64,6 +73,12 @@ int dbha__call_node(const struct call *call, const struct dbha_conn *slot);
  * deadline has passed.
  */
 bool dbha__call_pause(struct call *call);
+
+/* The same, so long. */
+bool dbha__call_nap(struct call *call, int64_t us);
+
+/* At the deadline: no node was of the kind that is wanted. */
+void dbha__call_found_none(struct call *call, dbha_error *err);
 
 /*
  * Gives a connection back, after use. reusable: as far as the caller knows. What was left in the session, an open transaction too, is

@@ -1,6 +1,7 @@
 /*
  * exec: dbha_exec, one statement without a session.
  */
+#include "consistency.h"
 #include "error.h"
 #include "session.h"
 
@@ -18,9 +19,18 @@ static int run_verified(dbha *h, const dbha_request *request, PGresult **result,
 static int run(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
 {
 	struct statement st;
+	struct causal causal = {0};
 	if (dbha__verified_wanted(h, request))
 		return run_verified(h, request, result, err);
 	dbha__statement_begin(&st, h, request, result, err);
+	if (request->consistency)
+		st.call.consistency = request->consistency;
+	if (request->token && request->token[0]) {
+		int code = dbha__consistency_token(h, "dbha_exec", request->token, &causal, err);
+		if (code != DBHA_OK)
+			return code;
+		st.call.causal = st.call.consistency == DBHA_CONSISTENCY_SESSION ? &causal : NULL;
+	}
 	return dbha__statement_run(&st);
 }
 
@@ -35,7 +45,9 @@ int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_erro
 	code = dbha__life_enter(h, err);
 	if (code != DBHA_OK)
 		return code;
-	code = run(h, request, result, err);
+	code = dbha__consistency_check(h, "dbha_exec", request->consistency, err);
+	if (code == DBHA_OK)
+		code = run(h, request, result, err);
 	dbha__life_leave(h);
 	return code;
 }

@@ -232,6 +232,9 @@ void dbha__session_statement(dbha_session *s, struct statement *st, const dbha_r
 	if (s->deadline_cap && s->deadline_cap < st->call.deadline)
 		st->call.deadline = s->deadline_cap;
 	st->call.cancel = &s->cancel;
+	st->causal = &s->causal;
+	if (request->consistency || s->consistency)
+		st->call.consistency = request->consistency ? request->consistency : s->consistency;
 	st->keeps = true;
 	st->kept = s->slot;
 }

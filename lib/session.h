@@ -46,6 +46,8 @@ struct dbha_session {
 	unsigned used_before; /* what had been used of the connection before the transaction */
 	struct xact_mark mark;
 	struct streaming streaming;
+	struct causal causal; /* what it has written and seen */
+	int consistency;      /* a dbha_consistency; DEFAULT: the handle's */
 	bool state_lost;
 	char lost_state[64];  /* what it was, for people */
 	int64_t deadline_cap; /* no call goes on beyond; 0: no such limit. See dbha_transaction */
@@ -88,6 +90,15 @@ void dbha__session_settle(dbha_session *s);
 /* Begins the statement of a session: its deadline, and who can cancel it. */
 void dbha__session_statement(dbha_session *s, struct statement *st, const dbha_request *request, PGresult **result,
                              dbha_error *err);
+
+/*
+ * Before a statement that looks for its node: whether it reads, so that from now on the session knows the positions of what it does; and
+ * what it has seen. DBHA_OK, or the code of the error reported.
+ */
+int dbha__session_follow(dbha_session *s, struct statement *st, bool reads);
+
+/* Behind what ends with this statement on the primary, its position is asked for, if the session needs it. */
+void dbha__session_place(const dbha_session *s, struct statement *st);
 
 /* If the statement is to begin a stream: how. */
 void dbha__session_opening(dbha_session *s, struct statement *st);

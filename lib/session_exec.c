@@ -163,6 +163,9 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 		st.call.intent = rq->intent == DBHA_WRITE ? DBHA_WRITE : DBHA_DEFAULT;
 		if (s->read_only)
 			st.call.intent = s->serializable ? DBHA_WRITE : DBHA_READ;
+		code = dbha__session_follow(s, &st, s->read_only);
+		if (code != DBHA_OK)
+			return code;
 		st.before = &begin;
 		st.begins = st.in_transaction = true;
 		st.may_commit = dbha__verb(rq->sql) == VERB_PREPARE_TRANSACTION;
@@ -233,8 +236,13 @@ static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result,
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
 	st.in_transaction = begins_as_text(s, rq->sql);
+	int code = dbha__session_follow(s, &st, rq->intent != DBHA_WRITE);
+	if (code != DBHA_OK)
+		return code;
+	if (!st.in_transaction)
+		dbha__session_place(s, &st);
 	dbha__session_opening(s, &st);
-	int code = dbha__statement_run(&st);
+	code = dbha__statement_run(&st);
 	if (st.call.last_name)
 		snprintf(s->node, sizeof s->node, "%s", st.call.last_name);
 	s->streaming.intent = st.call.intent;

@@ -9,6 +9,8 @@
 #include "clock.h"
 #include "error.h"
 #include "flush.h"
+#include "position.h"
+#include "tell.h"
 
 /* How long to wait for a second opinion on a node that refused a write. */
 #define SECOND_LOOK_US ((int64_t)500000)
@@ -43,6 +45,13 @@ int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **r
 		                  (unsigned)rq->flags);
 	if (rq->timeout_ms < 0)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.timeout_ms is %d: 0 or more", what, rq->timeout_ms);
+	if (rq->consistency < DBHA_CONSISTENCY_DEFAULT || rq->consistency > DBHA_CONSISTENCY_PRIMARY)
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.consistency is %d: a dbha_consistency", what,
+		                  rq->consistency);
+	if (rq->route && rq->route->size != sizeof *rq->route)
+		return dbha__fail(err, DBHA_ERR_USAGE,
+		                  "%s: request.route->size is %zu, not %zu: set it to sizeof(dbha_result_route)", what,
+		                  rq->route->size, sizeof *rq->route);
 	if (rq->intent < DBHA_DEFAULT || rq->intent > DBHA_WRITE)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.intent is %d: DBHA_DEFAULT, DBHA_READ or DBHA_WRITE", what,
 		                  (int)rq->intent);
@@ -216,9 +225,10 @@ static bool goes_again(struct call *call, const struct attempt *attempt, const s
 	int node = call->last_node;
 	bool conflict = call->on_standby && strcmp(attempt->sqlstate, "40001") == 0; /* with recovery, of this standby */
 	/* A read that was none is no retry of a failure: the answer was clear, and comes once in a call. */
-	if (standby_says_no(call, attempt))
+	if (standby_says_no(call, attempt)) {
 		call->intent = DBHA_WRITE;
-	else if (is_final(call, attempt, retry) || !may_send_again(call))
+		call->refused = true;
+	} else if (is_final(call, attempt, retry) || !may_send_again(call))
 		return false;
 	else if (retry->action == RETRY_ELSEWHERE || conflict)
 		call->avoid |= 1u << node;
@@ -249,11 +259,37 @@ static int server_timeout_ms(const struct call *call)
 	return left < 1 ? 1 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
+/* Before a stream, which cannot travel with anything: has the standby replayed enough? A round trip of its own. */
+static bool ask_first(struct statement *st, struct conn *conn, struct attempt *attempt)
+{
+	const dbha_request ask = {.size = sizeof ask, .sql = dbha__replayed_sql()};
+	if (!st->call.guard)
+		return true;
+	dbha__exec(conn, &ask, st->call.deadline, attempt);
+	if (attempt->end != ATTEMPT_OK)
+		return false;
+	st->behind = dbha__replayed_read(attempt->result) < st->call.floor.lsn;
+	PQclear(attempt->result);
+	attempt->result = NULL;
+	return !st->behind;
+}
+
+/* What the server may wait for the standby to catch up, where it can. */
+static int floor_wait_ms(const struct call *call)
+{
+	int wait_ms = call->h->config.options.max_wait_ms;
+	int64_t left_ms = wait_ms ? (call->deadline - dbha__clock_now()) / 2000 : 0;
+	return wait_ms < left_ms ? wait_ms : left_ms > 0 ? (int)left_ms : 0;
+}
+
 /* Sends it, alone or with what belongs to it. */
 static void send(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
+	st->behind = false;
+	st->position.timeline = 0;
 	if (st->step) {
-		st->step(st, conn, attempt);
+		if (ask_first(st, conn, attempt))
+			st->step(st, conn, attempt);
 		return;
 	}
 	const dbha_request *rq = st->request;
@@ -264,12 +300,16 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
 	    .request = rq,
 	    .mark = st->mark,
+	    .floor = st->call.guard ? &st->call.floor : NULL,
+	    .floor_wait_ms = st->call.guard ? floor_wait_ms(&st->call) : 0,
+	    .position = st->places && !st->call.on_standby ? &st->position : NULL,
 	};
-	if (!flush.before && !flush.mark && !limited) {
+	if (!flush.before && !flush.mark && !limited && !flush.floor && !flush.position) {
 		dbha__exec(conn, rq, st->call.deadline, attempt);
 		return;
 	}
 	dbha__flush_run(conn, &flush, st->call.deadline, attempt);
+	st->behind = flush.behind && (attempt->end == ATTEMPT_OK || attempt->end == ATTEMPT_ERROR);
 	/* The server's own limit is a moment earlier or later than ours, and means the same. */
 	bool stopped = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0;
 	if (limited && stopped && dbha__clock_now() + SERVER_LIMIT_US >= st->call.deadline) {
@@ -301,7 +341,7 @@ static void after_cancel(const struct statement *st, struct conn *conn, struct a
 		dbha__attempt_timed_out(attempt);
 		attempt->answered = false;
 	}
-	attempt->in_doubt = conn->late && !settled;
+	attempt->in_doubt = attempt->in_doubt || (conn->late && !settled);
 }
 
 static void attempt_on(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
@@ -356,13 +396,29 @@ static bool goes_on(const struct statement *st, const struct attempt *attempt)
 	return st->stream && attempt->end == ATTEMPT_OK && st->stream->kind != STREAM_NONE;
 }
 
+/* What its session has seen now. */
+static void note_seen(struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
+{
+	const struct call *call = &st->call;
+	if (!st->causal || attempt->end == ATTEMPT_NOT_SENT || (call->intent == DBHA_READ && !call->causal))
+		return;
+	struct token before = st->causal->floor;
+	if (call->on_standby && attempt->end == ATTEMPT_OK)
+		dbha__causal_on_standby(st->causal, call->last_node, slot->generation, dbha__clock_now());
+	else if (!call->on_standby && !st->position.timeline)
+		dbha__causal_on_primary(st->causal);
+	else if (!call->on_standby && dbha__causal_at(st->causal, &st->position))
+		dbha__tell_lost(call->h, &before, &st->position);
+}
+
 /* What an attempt means: for the connection, for the node, for the caller. */
-static void judge(struct statement *st, struct attempt *attempt)
+static void judge(struct statement *st, const struct dbha_conn *slot, struct attempt *attempt)
 {
 	struct call *call = &st->call;
 	const dbha_request *rq = st->request;
 	if (!goes_on(st, attempt))
 		count(call, attempt);
+	note_seen(st, slot, attempt);
 	st->verdict = dbha__sqlstate_judge(attempt->end, attempt->sqlstate, attempt->answered);
 	st->verdict.keep = st->verdict.keep && !attempt->in_doubt;
 	*st->result = attempt->result;
@@ -399,6 +455,35 @@ static bool must_keep(const struct statement *st, const struct dbha_conn *slot, 
 	return state == CONN_IN_TRANSACTION || (state == CONN_IDLE && attempt->end == ATTEMPT_OK && slot->conn->used);
 }
 
+/* How long between two questions to standbys that are behind. */
+#define BEHIND_NAP_US ((int64_t)3000)
+
+/*
+ * The standby has not replayed what the read has to see. Another one is asked, or, within max_wait, the same again; else the primary
+ * serves it. Where there is none, the standbys are all there is: they are asked until the deadline.
+ */
+static int go_round_behind(struct statement *st, int node)
+{
+	struct call *call = &st->call;
+	int64_t now = dbha__clock_now();
+	STATS_ADD(&call->h->stats[node], guards_behind, 1);
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: has not replayed %X/%X", call->last_name,
+	         (unsigned)(call->floor.lsn >> 32), (unsigned)call->floor.lsn);
+	call->behind_us = call->behind_us ? call->behind_us : now;
+	bool waits = now - call->behind_us < ms_to_us(call->h->config.options.max_wait_ms);
+	bool again = call->behind & 1u << node;
+	if (!waits)
+		call->behind |= 1u << node;
+	/* Canceled, it is said so where the next connection is looked for. */
+	if ((waits || again) && !dbha__call_nap(call, BEHIND_NAP_US) && dbha__clock_now() >= call->deadline) {
+		dbha__call_found_none(call, st->err);
+		st->err->retry_safe = true;
+		st->err->attempts = call->sent;
+		return st->err->code;
+	}
+	return DBHA_OK;
+}
+
 /* One round: a connection, an attempt, and what it means. True: it is over, with `code`. */
 static bool run_once(struct statement *st, int *code)
 {
@@ -410,16 +495,28 @@ static bool run_once(struct statement *st, int *code)
 		return true;
 	}
 	int node = dbha__call_node(call, slot);
-	if (call->last_node >= 0 && call->last_node != node)
+	if (call->last_node >= 0 && call->last_node != node) {
 		STATS_ADD(&h->stats[node], reroutes, 1);
+		dbha__tell_rerouted(h, call->last_name, node, call->reason, call->trouble);
+	}
 	call->last_node = node;
 	call->last_name = slot->node_name;
 
 	struct attempt attempt;
 	attempt_on(st, slot, &attempt);
-	judge(st, &attempt);
+	if (call->guard)
+		STATS_ADD(&h->stats[node], guards, 1);
+	if (st->behind) {
+		PQclear(attempt.result);
+		dbha__call_return(h, slot, !attempt.in_doubt);
+		*code = go_round_behind(st, node);
+		return *code != DBHA_OK;
+	}
+	judge(st, slot, &attempt);
 	*code = DBHA_OK;
 	if (attempt.end == ATTEMPT_OK) {
+		if (call->refused)
+			STATS_ADD(&h->stats[node], not_reads, 1);
 		if (must_keep(st, slot, &attempt))
 			st->kept = slot;
 		else
@@ -452,12 +549,42 @@ void dbha__statement_begin(struct statement *st, dbha *h, const dbha_request *re
 	st->err = err;
 }
 
+/* Where it went, and why. reason: of the last connection, unless more is known. */
+static void explain(const struct statement *st, enum dbha_reason reason)
+{
+	const struct call *call = &st->call;
+	dbha_result_route *out = st->request->route;
+	if (!out)
+		return;
+	*out = (dbha_result_route){
+	    .size = sizeof *out,
+	    .intent = call->intent,
+	    .reason = call->last_node < 0 ? DBHA_REASON_NONE
+	              : call->refused     ? DBHA_REASON_REFUSED
+	                                  : reason,
+	    .attempts = call->sent,
+	    .lag_ms = -1,
+	    .lag_bytes = -1,
+	};
+	snprintf(out->why, sizeof out->why, "%s", call->trouble);
+	if (call->last_node < 0)
+		return;
+	snprintf(out->node, sizeof out->node, "%s", call->last_name);
+	struct shared_view *shared = dbha__view_take(&call->h->view);
+	const struct node_view *node = &shared->view.nodes[call->last_node];
+	out->role = node->role;
+	out->lag_ms = node->lag_ms;
+	out->lag_bytes = node->lag_bytes;
+	dbha__view_drop(shared);
+}
+
 int dbha__statement_run(struct statement *st)
 {
 	int code;
 	dbha__call_set_deadline(&st->call);
 	while (!run_once(st, &code))
 		;
+	explain(st, st->call.reason);
 	return code;
 }
 
@@ -502,7 +629,8 @@ int dbha__statement_run_on_kept(struct statement *st)
 		not_sent(st, &attempt);
 	else
 		attempt_on(st, slot, &attempt);
-	judge(st, &attempt);
+	judge(st, slot, &attempt);
+	explain(st, st->in_transaction ? DBHA_REASON_TRANSACTION : DBHA_REASON_PINNED);
 	if (!goes_on_with(st, slot, &attempt)) {
 		st->connection_lost = true;
 		st->kept = NULL;

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "call.h"
+#include "causal.h"
 #include "dbha.h"
 #include "exec.h"
 #include "outcome.h"
@@ -30,6 +31,8 @@ struct statement {
 	bool begins;                /* `before` begins a transaction */
 	bool in_transaction;        /* it begins one, or its connection is in one: nothing is done before its COMMIT */
 	bool may_commit;            /* it may itself be the COMMIT */
+	struct causal *causal;      /* what the session has seen, to be kept; NULL: nobody asks */
+	bool places;                /* on the primary, its position is asked for with the statement */
 	struct xact_mark *mark;     /* filled in where the transaction has written; NULL: not asked for */
 	struct dbha_conn *kept; /* in: the connection to run it on; out: the one that the session has to keep; NULL: none */
 	bool keeps;             /* may keep one */
@@ -38,6 +41,8 @@ struct statement {
 	    *stream;    /* what the step begins or goes on with; as long as that is in progress the connection is kept */
 	bool continued; /* an earlier call has begun it: nobody else can do it */
 	/* Out, of the last attempt. */
+	bool behind;           /* the standby had not replayed enough: there is no attempt to speak of */
+	struct token position; /* of the primary behind it; timeline 0: not known */
 	struct verdict verdict;
 	struct retry retry;
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */

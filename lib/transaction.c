@@ -224,6 +224,7 @@ static int commit_on_server(dbha_session *s, const dbha_request *request, PGresu
 	st.call.intent = DBHA_WRITE;
 	st.in_transaction = st.may_commit = true;
 	st.before = make_row(s, &row);
+	dbha__session_place(s, &st);
 	int code = dbha__statement_run_on_kept(&st);
 	if (st.connection_lost && st.retry.outcome_unknown) {
 		s->used_before = used; /* what the transaction has set may have become the session's, and is lost */

@@ -59,10 +59,50 @@ static bool avoided(const struct route_query *query, int i)
 	return query->avoid & (1u << i);
 }
 
-static bool serves_reads(const struct view *view, const struct route_query *query, int i)
+/* How a standby has to stand to what the reader has seen. */
+enum fresh {
+	FRESH_KNOWN, /* known to have replayed it */
+	FRESH_ASKED, /* to be asked with the read */
+	FRESH_ANY,
+};
+
+/* One choice: a query, and what it comes down to on this view. */
+struct choice {
+	const struct view *view;
+	const struct route_query *query;
+	struct causal_need need;
+	enum fresh fresh;
+};
+
+static bool is_fresh(const struct choice *c, int i)
 {
-	const struct node_view *node = &view->nodes[i];
-	return node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && !(query->max_lag_ms > 0 && node->behind);
+	const struct node_view *node = &c->view->nodes[i];
+	switch (c->fresh) {
+	case FRESH_KNOWN:
+		return dbha__causal_has(node, &c->need.floor);
+	case FRESH_ASKED:
+		return dbha__causal_may_have(node, &c->need.floor) && !(c->query->behind & 1u << i);
+	case FRESH_ANY:
+		break;
+	}
+	return true;
+}
+
+/* While there is no primary nobody is known to be ahead, and what is known grows no older. */
+static bool is_too_old(const struct view *view, const struct route_query *query, const struct node_view *node)
+{
+	if (node->behind)
+		return true;
+	if (query->bounded_ms == 0 || view->primary < 0)
+		return false;
+	return node->lag_ms < 0 || node->lag_ms + (query->now_us - node->seen_us) / 1000 > query->bounded_ms;
+}
+
+static bool serves_reads(const struct choice *c, int i)
+{
+	const struct node_view *node = &c->view->nodes[i];
+	return node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && !is_too_old(c->view, c->query, node) &&
+	       is_fresh(c, i);
 }
 
 /*
@@ -117,12 +157,14 @@ static bool sits_out(const struct view *view, const struct route_query *query, i
 }
 
 /* A standby to read from, -1 if there is none. healthy: only one that is up, not one that is suspected or full. */
-static int pick_from_standbys(const struct view *view, const struct route_query *query, bool healthy)
+static int pick_from_standbys(const struct choice *c, bool healthy)
 {
+	const struct view *view = c->view;
+	const struct route_query *query = c->query;
 	int candidates[CONFIG_NODES_MAX], warming[CONFIG_NODES_MAX];
 	int n = 0, n_warming = 0;
 	for (int i = 0; i < view->n_nodes; i++) {
-		if (!serves_reads(view, query, i) || avoided(query, i) || (healthy && view->nodes[i].state != DBHA_STATE_UP))
+		if (!serves_reads(c, i) || avoided(query, i) || (healthy && view->nodes[i].state != DBHA_STATE_UP))
 			continue;
 		if (sits_out(view, query, i))
 			warming[n_warming++] = i;
@@ -132,82 +174,138 @@ static int pick_from_standbys(const struct view *view, const struct route_query 
 	return n > 0 ? better_of_two(view, query, candidates, n) : better_of_two(view, query, warming, n_warming);
 }
 
-static int pick_standby(const struct view *view, const struct route_query *query)
+/* The same for what the reader has seen: the standby that has it in any case, one that is known to have it, one to be asked. */
+static int pick_fresh(struct choice *c, bool healthy, struct route *route)
 {
-	int healthy = pick_from_standbys(view, query, true);
-	return healthy >= 0 ? healthy : pick_from_standbys(view, query, false);
+	int node = -1;
+	route->guard = false;
+	c->fresh = c->need.floor.timeline ? FRESH_KNOWN : FRESH_ANY;
+	if (c->need.primary)
+		return -1;
+	if (c->need.stick >= 0) {
+		c->fresh = FRESH_ANY;
+		if (serves_reads(c, c->need.stick)) {
+			route->reason = DBHA_REASON_SAME;
+			return c->need.stick;
+		}
+		return -1;
+	}
+	node = pick_from_standbys(c, healthy);
+	if (node >= 0)
+		route->reason = c->need.floor.timeline ? DBHA_REASON_REPLAYED : DBHA_REASON_READ;
+	if (node >= 0 || !c->need.floor.timeline)
+		return node;
+	c->fresh = FRESH_ASKED;
+	node = pick_from_standbys(c, healthy);
+	route->guard = node >= 0;
+	route->reason = DBHA_REASON_GUARDED;
+	return node;
+}
+
+static int pick_standby(struct choice *c, struct route *route)
+{
+	int healthy = pick_fresh(c, true, route);
+	return healthy >= 0 ? healthy : pick_fresh(c, false, route);
 }
 
 /* In a split brain reads go on, on either primary: which one is right is not known, but both hold the past. */
-static int pick_disputed(const struct view *view, const struct route_query *query, bool healthy)
+static int pick_disputed(const struct choice *c, bool healthy)
 {
-	for (int i = 0; i < view->n_nodes; i++) {
-		const struct node_view *node = &view->nodes[i];
-		if (node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node) && !avoided(query, i) &&
+	for (int i = 0; i < c->view->n_nodes; i++) {
+		const struct node_view *node = &c->view->nodes[i];
+		if (node->role == DBHA_ROLE_PRIMARY && dbha__topology_usable(node) && !avoided(c->query, i) &&
 		    (!healthy || node->state == DBHA_STATE_UP))
 			return i;
 	}
 	return -1;
 }
 
-static int pick_primary(const struct view *view, const struct route_query *query, bool for_reads)
+static int pick_primary(const struct choice *c, bool for_reads)
 {
-	if (!for_reads || !view->split_brain)
-		return view->primary;
-	int healthy = pick_disputed(view, query, true);
-	return healthy >= 0 ? healthy : pick_disputed(view, query, false);
+	if (!for_reads || !c->view->split_brain)
+		return c->view->primary;
+	int healthy = pick_disputed(c, true);
+	return healthy >= 0 ? healthy : pick_disputed(c, false);
 }
 
-static int pick_read_only(const struct view *view, const struct route_query *query)
+static int pick_read_only(struct choice *c, struct route *route)
 {
-	int standby = pick_standby(view, query);
+	const struct view *view = c->view;
+	int standby = pick_standby(c, route);
 	if (standby >= 0)
 		return standby;
 	return view->primary >= 0 && view->nodes[view->primary].read_only ? view->primary : -1;
 }
 
 /* libpq's `any`: the first in the list. What says nothing may write, so that a split brain leaves only standbys. */
-static int pick_first(const struct view *view, const struct route_query *query)
+static int pick_first(const struct choice *c)
 {
+	const struct view *view = c->view;
 	for (int i = 0; i < view->n_nodes; i++) {
 		const struct node_view *node = &view->nodes[i];
 		bool disputed = view->split_brain && node->role == DBHA_ROLE_PRIMARY;
-		if (dbha__topology_usable(node) && !disputed && !avoided(query, i))
+		bool lacks = node->role == DBHA_ROLE_STANDBY && (c->need.primary || !dbha__causal_has(node, &c->need.floor)) &&
+		             c->need.stick != i;
+		if (dbha__topology_usable(node) && !disputed && !avoided(c->query, i) && !lacks)
 			return i;
 	}
 	return -1;
 }
 
-/* A healthy standby, else a healthy primary, else whatever there is: a suspect may take seconds to be known as silent. */
-static int pick_standby_first(const struct view *view, const struct route_query *query)
+/* Why a read goes to the primary. */
+static enum dbha_reason why_primary(const struct choice *c)
 {
-	int node = pick_from_standbys(view, query, true);
-	if (node >= 0)
-		return node;
-	int primary = pick_primary(view, query, query->intent == DBHA_READ);
-	if (primary >= 0 && view->nodes[primary].state == DBHA_STATE_UP && !avoided(query, primary))
-		return primary;
-	node = pick_from_standbys(view, query, false);
-	return node >= 0 ? node : primary;
+	if (c->query->on_primary)
+		return DBHA_REASON_CONSISTENCY;
+	if (c->need.primary)
+		return DBHA_REASON_UNPLACED;
+	for (int i = 0; i < c->view->n_nodes; i++) {
+		const struct node_view *node = &c->view->nodes[i];
+		if (node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && c->need.floor.timeline &&
+		    !is_too_old(c->view, c->query, node) && !dbha__causal_has(node, &c->need.floor))
+			return DBHA_REASON_BEHIND;
+	}
+	return DBHA_REASON_NO_STANDBY;
 }
 
-static int pick(const struct view *view, const struct route_query *query)
+/* A healthy standby, else a healthy primary, else whatever there is: a suspect may take seconds to be known as silent. */
+static int pick_standby_first(struct choice *c, struct route *route)
 {
-	switch (wanted(query)) {
+	bool only = c->query->on_primary;
+	int node = only ? -1 : pick_fresh(c, true, route);
+	if (node >= 0)
+		return node;
+	int primary = pick_primary(c, c->query->intent == DBHA_READ && !only);
+	bool well = primary >= 0 && c->view->nodes[primary].state == DBHA_STATE_UP && !avoided(c->query, primary);
+	if (!only && !well)
+		node = pick_fresh(c, false, route);
+	if (node >= 0)
+		return node;
+	route->guard = false;
+	route->reason = why_primary(c);
+	return primary;
+}
+
+static int pick(struct choice *c, struct route *route)
+{
+	const struct view *view = c->view;
+	route->reason = c->query->intent == DBHA_WRITE ? DBHA_REASON_WRITE : DBHA_REASON_TARGET;
+	route->guard = false;
+	switch (wanted(c->query)) {
 	case WANT_PRIMARY:
 		return view->primary;
 	case WANT_PRIMARY_READ_WRITE:
 		return view->primary >= 0 && !view->nodes[view->primary].read_only ? view->primary : -1;
 	case WANT_STANDBY_FIRST:
-		return pick_standby_first(view, query);
+		return pick_standby_first(c, route);
 	case WANT_STANDBY_ONLY:
-		return pick_standby(view, query);
+		return pick_standby(c, route);
 	case WANT_READ_ONLY:
-		return pick_read_only(view, query);
+		return pick_read_only(c, route);
 	case WANT_ANY:
 		break;
 	}
-	return pick_first(view, query);
+	return pick_first(c);
 }
 
 static bool every_node_is(const struct view *view, enum dbha_state state)
@@ -222,25 +320,69 @@ static bool every_node_is(const struct view *view, enum dbha_state state)
 	return n > 0;
 }
 
+/* Where nothing can be said for or against a node: of the token, or of the cluster, in which two primaries have its timeline. */
+static enum route_end judge_token(const struct choice *c, bool reads)
+{
+	const struct token *floor = &c->need.floor;
+	if (!reads || !(floor->timeline || c->need.primary))
+		return ROUTE_NODE;
+	if (floor->system_identifier && c->view->system_identifier &&
+	    floor->system_identifier != c->view->system_identifier)
+		return ROUTE_OTHER_TOKEN;
+	if (c->view->split_brain)
+		return ROUTE_SPLIT_BRAIN;
+	/* Promoted, and not seen yet by us: whatever we know is older than the token. */
+	return c->view->timeline && floor->timeline > c->view->timeline ? ROUTE_WAIT : ROUTE_NODE;
+}
+
+static struct causal_need need_of(const struct route_query *query, const struct view *view)
+{
+	struct causal_need need = {.stick = -1};
+	if (query->causal)
+		need = dbha__causal_need(query->causal, view, query->avoid);
+	/* A role that may not read the timelines cannot be told which standby has what. */
+	need.primary = need.primary || (need.floor.timeline && !view->timeline);
+	return need;
+}
+
+/* Everything that fits has failed once in this call; after its pause it is tried again rather than nothing. */
+static int pick_again(const struct choice *c, struct route *route)
+{
+	struct route_query again = *c->query;
+	struct choice second = {.view = c->view, .query = &again};
+	if (!again.avoid && !again.behind)
+		return -1;
+	again.avoid = again.behind = 0;
+	second.need = need_of(&again, c->view);
+	return pick(&second, route);
+}
+
 struct route dbha__route(const struct view *view, const struct route_query *query)
 {
 	struct route route = {.end = ROUTE_WAIT, .node = -1};
+	struct choice choice = {.view = view, .query = query};
 	enum wanted want = wanted(query);
-	bool may_write = want == WANT_PRIMARY || want == WANT_PRIMARY_READ_WRITE || want == WANT_ANY ||
+	bool writes_only = want == WANT_PRIMARY || want == WANT_PRIMARY_READ_WRITE;
+	bool may_write = writes_only || query->on_primary || want == WANT_ANY ||
 	                 (want == WANT_STANDBY_FIRST && query->intent != DBHA_READ);
 	if (!view->settled)
 		return route;
-	route.node = pick(view, query);
-	if (route.node < 0 && query->avoid) {
-		/* Everything that fits has failed once in this call; after its pause it is tried again rather than nothing. */
-		struct route_query again = *query;
-		again.avoid = 0;
-		route.node = pick(view, &again);
-	}
+	choice.need = need_of(query, view);
+	route.floor = choice.need.floor;
+	route.end = judge_token(&choice, !writes_only);
+	if (route.end != ROUTE_NODE)
+		return route;
+	route.end = ROUTE_WAIT;
+	route.node = pick(&choice, &route);
+	if (route.node < 0)
+		route.node = pick_again(&choice, &route);
 	if (route.node >= 0) {
 		route.end = ROUTE_NODE;
 		/* On a primary every connection may write, unless it is one of two: then not even a mislabelled read may. */
 		route.writes = view->nodes[route.node].role == DBHA_ROLE_PRIMARY && !view->split_brain;
+		if (query->intent == DBHA_DEFAULT &&
+		    (route.reason == DBHA_REASON_READ || route.reason == DBHA_REASON_NO_STANDBY))
+			route.reason = DBHA_REASON_TARGET;
 	} else if (view->split_brain && may_write) {
 		route.end = ROUTE_SPLIT_BRAIN;
 	} else if (every_node_is(view, DBHA_STATE_FOREIGN)) {

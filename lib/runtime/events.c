@@ -24,6 +24,16 @@ bool dbha__events_push(struct events *events, const dbha_event *event)
 	return full;
 }
 
+bool dbha__events_offer(struct events *events, const dbha_event *event)
+{
+	dbha__mutex_lock(&events->lock);
+	bool room = events->n < EVENTS_MAX / 2;
+	if (room)
+		events->ring[(events->first + events->n++) % EVENTS_MAX] = *event;
+	dbha__mutex_unlock(&events->lock);
+	return room;
+}
+
 bool dbha__events_pop(struct events *events, dbha_event *event)
 {
 	dbha__mutex_lock(&events->lock);

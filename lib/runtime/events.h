@@ -24,6 +24,9 @@ void dbha__events_fini(struct events *events);
 /* Appends a copy; true if the oldest one had to go for it. */
 bool dbha__events_push(struct events *events, const dbha_event *event);
 
+/* Appends a copy if half of the queue is free; false if not. */
+bool dbha__events_offer(struct events *events, const dbha_event *event);
+
 /* Takes the oldest one; false if there is none. */
 bool dbha__events_pop(struct events *events, dbha_event *event);
 

@@ -38,6 +38,7 @@ struct dbha { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	_Atomic int kept; /* of refs, those of sessions that do nothing now, and of listeners: no reason to wait at close */
 	_Atomic bool marks_refused;    /* the role may not ask what wire/mark asks */
 	_Atomic int64_t retries_spent; /* see policy/budget */
+	_Atomic unsigned lost_told;    /* the timeline for which LOST_WRITES was told last */
 	int64_t began_us;              /* when it was started in this process */
 	struct mutex lock;             /* starting, stopping, reviving */
 	struct trace trace;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "position.h"
 #include "sessionstate.h"
 #include "stmtcache.h"
 #include "wait.h"
@@ -13,14 +14,20 @@ enum item_kind {
 	ITEM_PREPARE, /* of a statement that stays prepared under `name` */
 	ITEM_MAIN,    /* the statement itself */
 	ITEM_MARK,
+	ITEM_WAIT,     /* for the floor; whatever it says, the next one counts */
+	ITEM_REPLAYED, /* whether the floor is there */
+	ITEM_POSITION,
+	ITEM_SYNC, /* of what stands before it and does not belong to the statement, or behind it */
+	ITEM_END,  /* the statement's own Sync: what has become of it is known */
 };
 
 struct item {
 	enum item_kind kind;
+	bool aside; /* not of the statement's own transaction: whatever becomes of it, the statement is not touched by it */
 	char name[24];
 };
 
-#define ITEMS_MAX 12
+#define ITEMS_MAX 24
 
 struct pipeline {
 	struct conn *conn;
@@ -28,6 +35,10 @@ struct pipeline {
 	struct attempt *attempt;
 	int64_t deadline;
 	bool drained; /* the deadline has been put off */
+	bool aside;   /* what is being sent is */
+	bool torn;    /* not all of it could be sent, but the statement was */
+	bool settled; /* the statement is over, and `attempt` is the truth */
+	bool late;    /* by then its deadline had passed */
 	int n;
 	struct item items[ITEMS_MAX];
 };
@@ -38,6 +49,7 @@ static void push(struct pipeline *p, enum item_kind kind, const char *name)
 {
 	struct item *item = &p->items[p->n++];
 	item->kind = kind;
+	item->aside = p->aside;
 	snprintf(item->name, sizeof item->name, "%s", name);
 }
 
@@ -92,20 +104,79 @@ static bool send_timeout(struct pipeline *p)
 	return send_text(p, sql);
 }
 
-static bool send_mark(struct pipeline *p)
+/* Not the last one: where libpq can, it goes out with what comes behind it. */
+static bool send_sync(struct pipeline *p, enum item_kind kind)
+{
+	push(p, kind, "");
+#ifdef HAVE_PQSENDPIPELINESYNC
+	return PQsendPipelineSync(p->conn->pg);
+#else
+	return PQpipelineSync(p->conn->pg);
+#endif
+}
+
+/* PostgreSQL 19: waits for the position in the server. It is a statement of its own, and no more than a courtesy. */
+static bool send_wait(struct pipeline *p)
+{
+	const struct flush *flush = p->flush;
+	char sql[96];
+	if (flush->floor_wait_ms == 0 || PQserverVersion(p->conn->pg) < 190000 || !p->conn->direct)
+		return true;
+	snprintf(sql, sizeof sql, "WAIT FOR LSN '%X/%X' WITH (TIMEOUT '%dms', NO_THROW)",
+	         (unsigned)(flush->floor->lsn >> 32), (unsigned)flush->floor->lsn, flush->floor_wait_ms);
+	push(p, ITEM_WAIT, "");
+	return PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0) && send_sync(p, ITEM_SYNC);
+}
+
+static bool send_question(struct pipeline *p, const char *sql, enum item_kind kind)
 {
 	unsigned hints;
-	dbha_request ask = {.size = sizeof ask, .sql = dbha__mark_sql()};
-	return send_statement(p, &ask, ITEM_MARK, &hints);
+	dbha_request ask = {.size = sizeof ask, .sql = sql};
+	return send_statement(p, &ask, kind, &hints);
+}
+
+static bool send_guard(struct pipeline *p)
+{
+	p->aside = true;
+	bool sent = send_wait(p) && send_question(p, dbha__replayed_sql(), ITEM_REPLAYED) && send_sync(p, ITEM_SYNC);
+	p->aside = false;
+	return sent;
+}
+
+/* Behind the statement's end. Whether it can be sent does not matter to the statement, which is on its way. */
+static void send_position(struct pipeline *p)
+{
+	int n = p->n;
+	p->aside = true;
+	p->torn = !send_question(p, dbha__position_sql(), ITEM_POSITION);
+	push(p, ITEM_SYNC, "");
+	p->torn = p->torn || !PQpipelineSync(p->conn->pg);
+	if (p->torn)
+		p->n = n;
 }
 
 static bool send_all(struct pipeline *p, unsigned *hints)
 {
 	const struct flush *flush = p->flush;
 	unsigned unwanted;
-	return (!flush->before || send_statement(p, flush->before, ITEM_ASIDE, &unwanted)) &&
-	       (flush->server_timeout_ms == 0 || send_timeout(p)) && send_statement(p, flush->request, ITEM_MAIN, hints) &&
-	       (!flush->mark || send_mark(p)) && PQpipelineSync(p->conn->pg);
+	if (flush->floor && !send_guard(p))
+		return false;
+	if (flush->before && !send_statement(p, flush->before, ITEM_ASIDE, &unwanted))
+		return false;
+	if (flush->server_timeout_ms && !send_timeout(p))
+		return false;
+	if (!send_statement(p, flush->request, ITEM_MAIN, hints))
+		return false;
+	if (flush->mark && !send_question(p, dbha__mark_sql(), ITEM_MARK))
+		return false;
+	if (flush->position) {
+		if (!send_sync(p, ITEM_END))
+			return false;
+		send_position(p);
+		return true;
+	}
+	push(p, ITEM_END, "");
+	return PQpipelineSync(p->conn->pg);
 }
 
 /* ---- collecting -------------------------------------------------------------------------------------------- */
@@ -118,6 +189,14 @@ static bool refuses(const PGresult *result)
 {
 	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 	return sqlstate && strncmp(sqlstate, "42", 2) == 0;
+}
+
+static void take_aside(struct pipeline *p, const struct item *item, const PGresult *result)
+{
+	if (item->kind == ITEM_REPLAYED)
+		p->flush->behind = dbha__replayed_read(result) < p->flush->floor->lsn;
+	else if (item->kind == ITEM_POSITION)
+		dbha__position_read(result, p->flush->position);
 }
 
 /* One result of one item. */
@@ -134,6 +213,11 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 		dbha__stmtcache_refused(p->conn->statements, item->name);
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
 		p->flush->mark_refused = !dbha__mark_read(result, p->flush->mark) && dbha__mark_is_there(result);
+	if (item->aside) {
+		take_aside(p, item, result);
+		PQclear(result);
+		return;
+	}
 	bool first_failure = failed && attempt->end == ATTEMPT_OK;
 	if (item->kind == ITEM_MARK && first_failure && !unprepared && refuses(result))
 		p->flush->mark_refused = true;
@@ -174,19 +258,61 @@ static enum waited collect_item(struct pipeline *p, const struct item *item)
 	}
 }
 
-static enum waited collect(struct pipeline *p)
+/* A Sync's result has no NULL behind it. */
+static enum waited collect_sync(struct pipeline *p, enum item_kind kind)
 {
-	enum waited waited = dbha__wait_flush(p->conn, p->deadline);
-	for (int i = 0; i < p->n && waited == WAITED_READY; i++)
-		waited = collect_item(p, &p->items[i]);
-	if (waited == WAITED_READY)
-		waited = wait_for_result(p);
+	enum waited waited = wait_for_result(p);
 	if (waited != WAITED_READY)
 		return waited;
 	PGresult *sync = PQgetResult(p->conn->pg);
 	bool synced = PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
 	PQclear(sync);
-	return synced && PQexitPipelineMode(p->conn->pg) ? WAITED_READY : WAITED_BROKEN;
+	if (!synced)
+		return WAITED_BROKEN;
+	if (kind == ITEM_END) {
+		dbha__attempt_judge(p->conn, p->attempt);
+		if (p->conn->late)
+			dbha__attempt_judge_late(p->conn, p->attempt);
+		p->late = p->conn->late;
+		p->settled = true;
+	}
+	return WAITED_READY;
+}
+
+static enum waited collect(struct pipeline *p)
+{
+	enum waited waited = dbha__wait_flush(p->conn, p->deadline);
+	for (int i = 0; i < p->n && waited == WAITED_READY; i++) {
+		const struct item *item = &p->items[i];
+		bool sync = item->kind == ITEM_SYNC || item->kind == ITEM_END;
+		waited = sync ? collect_sync(p, item->kind) : collect_item(p, item);
+	}
+	if (waited != WAITED_READY)
+		return waited;
+	return !p->torn && PQexitPipelineMode(p->conn->pg) ? WAITED_READY : WAITED_BROKEN;
+}
+
+/* The end of a pipeline that has not come to its end. */
+static void judge(struct pipeline *p, enum waited waited)
+{
+	struct conn *conn = p->conn;
+	if (waited == WAITED_TIMEOUT)
+		dbha__attempt_timed_out(p->attempt);
+	else if (waited == WAITED_BROKEN && PQstatus(conn->pg) == CONNECTION_OK)
+		dbha__attempt_lost(conn, p->attempt);
+	else
+		dbha__attempt_judge(conn, p->attempt);
+	if (conn->late)
+		dbha__attempt_judge_late(conn, p->attempt);
+}
+
+/* The statement is over, but what was asked for behind it did not come, or not in time: nobody can use the connection any more. */
+static void give_up(struct pipeline *p)
+{
+	p->conn->late = p->late;
+	p->conn->doubtful = true;
+	p->attempt->in_doubt = true;
+	dbha__conn_cut(p->conn);
 }
 
 void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, struct attempt *attempt)
@@ -197,6 +323,9 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 	dbha__attempt_begin(attempt);
 	flush->mark_refused = false;
 	flush->unprepared = false;
+	flush->behind = flush->floor != NULL; /* until the standby has said otherwise */
+	if (flush->position)
+		flush->position->timeline = 0;
 	if (!PQenterPipelineMode(conn->pg)) {
 		dbha__attempt_not_sent(conn, attempt);
 		return;
@@ -208,13 +337,9 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 		return;
 	}
 	enum waited waited = collect(&p);
-	if (waited == WAITED_TIMEOUT)
-		dbha__attempt_timed_out(attempt);
-	else if (waited == WAITED_BROKEN && PQstatus(conn->pg) == CONNECTION_OK)
-		dbha__attempt_lost(conn, attempt);
-	else
-		dbha__attempt_judge(conn, attempt);
-	if (conn->late)
-		dbha__attempt_judge_late(conn, attempt);
+	if (p.settled && (waited != WAITED_READY || conn->late != p.late))
+		give_up(&p);
+	else if (waited != WAITED_READY)
+		judge(&p, waited);
 	dbha__attempt_note_use(conn, flush->request, hints, attempt);
 }

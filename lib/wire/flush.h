@@ -1,6 +1,8 @@
 /*
  * flush: a statement together with what belongs to it, sent at once and answered in one round trip: the BEGIN before it, the
- * server's own time limit, and the mark of its transaction behind it (see policy/outcome.h). libpq's pipeline mode.
+ * server's own time limit, and the mark of its transaction behind it (see policy/outcome.h); a question whether the standby has
+ * replayed enough before all of it, and one for the primary's position behind it, each behind a Sync of its own. libpq's
+ * pipeline mode.
  */
 #ifndef DBHA_WIRE_FLUSH_H
 #define DBHA_WIRE_FLUSH_H
@@ -12,13 +14,23 @@
 #include "conn.h"
 #include "dbha.h"
 #include "mark.h"
+#include "token.h"
 
 struct flush {
 	const dbha_request *before;  /* BEGIN ..., or another statement to run before it; NULL: none */
 	int server_timeout_ms;       /* statement_timeout for it; 0: leave it alone */
 	const dbha_request *request; /* the statement */
 	struct xact_mark *mark; /* filled in if the transaction has an id by now, else its xid is 0; NULL: do not ask */
-	bool mark_refused;      /* out: it was the question for the mark that failed */
+	/*
+	 * What the server has to have replayed before the statement begins; NULL: nothing. The question has a transaction of its own: in
+	 * one of REPEATABLE READ the statement would use the snapshot of the question, which is older than its answer.
+	 */
+	const struct token *floor;
+	int floor_wait_ms; /* how long the server waits for that, if it can; 0: not at all */
+	bool behind;       /* out: it has not, so whatever `attempt` says is of too old a state */
+	struct token *
+	    position; /* filled in with the primary's position behind the statement; else its timeline is 0; NULL: do not ask */
+	bool mark_refused; /* out: it was the question for the mark that failed */
 	bool
 	    unprepared; /* out: a prepared statement of ours was gone; nothing was executed, and it is prepared anew the next time */
 };

@@ -6,8 +6,9 @@
 
 /*
  * The timeline of a primary is the first 8 hex digits of its current WAL file's name: right after a promotion
- * pg_control_checkpoint() still has the old one. pg_walfile_name() fails on a standby, whose timeline is in
- * pg_control_recovery(). A promotion may come between two columns: where the WAL file has a name, it is a primary.
+ * pg_control_checkpoint() still has the old one. pg_walfile_name() fails on a standby. Its timeline is in pg_control_recovery(), which
+ * for minutes after a promotion elsewhere, until the next restartpoint, may have the one before; the WAL receiver has it at once,
+ * for a role with pg_read_all_stats. A promotion may come between two columns: where the WAL file has a name, it is a primary.
  *
  * Of a primary the position is what it has flushed: standbys are given no more, and what a crash leaves is no less. Where its recovery
  * ended says which life of it this is, and stands still, so that a standby's replay position serves for both.
@@ -21,7 +22,8 @@
 	", CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() "                             \
 	"ELSE pg_catalog.pg_current_wal_flush_lsn() END"                                                                   \
 	", (SELECT system_identifier FROM pg_catalog.pg_control_system())"                                                 \
-	", (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())"                                       \
+	", (SELECT GREATEST(min_recovery_end_timeline, (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)) "       \
+	"FROM pg_catalog.pg_control_recovery())"                                                                           \
 	", pg_catalog.pg_last_wal_replay_lsn()"
 
 /* A second statement of the same message, with the backend's pid as libpq was told it. */

@@ -68,8 +68,7 @@ bool dbha__lsn_read(const char *text, uint64_t *lsn)
 	return true;
 }
 
-/* The first 8 of the 24 digits of a WAL file's name. */
-static bool read_timeline(const char *walfile, uint32_t *timeline)
+bool dbha__timeline_read(const char *walfile, uint32_t *timeline)
 {
 	if (!walfile || strlen(walfile) != 24 || strspn(walfile, "0123456789ABCDEF") != 24)
 		return false;
@@ -102,7 +101,7 @@ bool dbha__mark_read(const PGresult *result, struct xact_mark *mark)
 		return false;
 	if (!read_number(text_of(result, COL_XID), UINT64_MAX, &read.xid) ||
 	    !dbha__lsn_read(text_of(result, COL_LSN), &read.lsn) || read.lsn == 0 ||
-	    !read_timeline(text_of(result, COL_WALFILE), &read.timeline) ||
+	    !dbha__timeline_read(text_of(result, COL_WALFILE), &read.timeline) ||
 	    !read_number(text_of(result, COL_STARTED), INT64_MAX, &started) ||
 	    !read_number(text_of(result, COL_PID), INT32_MAX, &pid))
 		return false;

@@ -24,4 +24,7 @@ bool dbha__mark_is_there(const PGresult *result);
 /* "16/B374D848", and nothing else. */
 bool dbha__lsn_read(const char *text, uint64_t *lsn);
 
+/* The timeline in the name of a WAL file: the first 8 of its 24 hexadecimal digits. */
+bool dbha__timeline_read(const char *walfile, uint32_t *timeline);
+
 #endif

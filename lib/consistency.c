@@ -1,0 +1,30 @@
+#include "consistency.h"
+
+#include "error.h"
+
+int dbha__consistency_check(dbha *h, const char *what, int consistency, dbha_error *err)
+{
+	const struct config_options *options = &h->config.options;
+	if (consistency < DBHA_CONSISTENCY_DEFAULT || consistency > DBHA_CONSISTENCY_PRIMARY)
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: consistency is %d: a dbha_consistency", what, consistency);
+	if (consistency == DBHA_CONSISTENCY_BOUNDED && options->max_lag_ms == 0)
+		return dbha__fail(err, DBHA_ERR_CONFIG, "%s: consistency=bounded needs max_lag, which is not set", what);
+	return DBHA_OK;
+}
+
+int dbha__consistency_token(dbha *h, const char *what, const char *text, struct causal *causal, dbha_error *err)
+{
+	struct token token;
+	if (!dbha__token_read(text, &token))
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: \"%.*s\" is no token, or a damaged one", what, DBHA_TOKEN_MAX,
+		                  text);
+	uint64_t ours = dbha__view_borrow(&h->view)->system_identifier;
+	dbha__view_return(&h->view);
+	if (!ours)
+		ours = causal->floor.timeline ? causal->floor.system_identifier : 0;
+	if (ours && token.system_identifier && token.system_identifier != ours)
+		return dbha__fail(err, DBHA_ERR_FOREIGN, "%s: the token is of cluster %llu, this one is %llu", what,
+		                  (unsigned long long)token.system_identifier, (unsigned long long)ours);
+	dbha__causal_see(causal, &token);
+	return DBHA_OK;
+}

@@ -1,0 +1,16 @@
+/*
+ * consistency: what a caller says of how fresh a read has to be, checked.
+ */
+#ifndef DBHA_CONSISTENCY_H
+#define DBHA_CONSISTENCY_H
+
+#include "causal.h"
+#include "life.h"
+
+/* Whether a dbha_consistency makes sense with this handle. DBHA_OK, or the code of the error reported. */
+int dbha__consistency_check(dbha *h, const char *what, int consistency, dbha_error *err);
+
+/* Reads a token into what has to be seen. The same; then nothing has changed. */
+int dbha__consistency_token(dbha *h, const char *what, const char *text, struct causal *causal, dbha_error *err);
+
+#endif

@@ -1,0 +1,26 @@
+/*
+ * position: where the primary's WAL stands, and how far a standby has replayed it, as one SELECT each.
+ */
+#ifndef DBHA_WIRE_POSITION_H
+#define DBHA_WIRE_POSITION_H
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "token.h"
+
+/*
+ * A SELECT without parameters, for any role: the position behind everything that has been committed, and its timeline. On a standby: NULL.
+ * With synchronous_commit=off what was committed is not flushed yet, and others see it nonetheless: so it is the insert position.
+ */
+const char *dbha__position_sql(void);
+
+/* Reads its result (text format). False: it is of a standby, or nonsense; `token`, whose system identifier stays, is as it was. */
+bool dbha__position_read(const PGresult *result, struct token *token);
+
+/* The same for how far a standby has replayed; of a primary it is where its recovery ended, or NULL, which is 0. */
+const char *dbha__replayed_sql(void);
+uint64_t dbha__replayed_read(const PGresult *result);
+
+#endif
