@@ -21,7 +21,7 @@
 
 #define READS          (SANITIZED ? 20000 : 200000)
 #define READS_FAILOVER 50000 /* one in so many */
-#define DISTURBANCES   8    /* at least so many between two of them, too */
+#define DISTURBANCES   8     /* at least so many between two of them, too */
 
 static struct cluster c;
 static int primary;
@@ -128,27 +128,29 @@ static void cut_connections(void)
 	cluster_ask(&c, either(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'app'");
 }
 
+/* What a standby has, once nothing more can come. A dead receiver's last bytes may be replayed before they count as received. */
 static long long received(int node)
 {
-	return atoll(cluster_ask(&c, node, "SELECT pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')"));
+	return atoll(cluster_ask(
+	    &c, node, "SELECT pg_wal_lsn_diff(greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), '0/0')"));
 }
 
-/* Of the two standbys, the one that has more; what is still on its way to either has come. */
+static bool receives(int node)
+{
+	return cluster_count(&c, node, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'") > 0;
+}
+
+/* Of the two standbys, the one that has more. The primary is dead: its last bytes have come once the receiver has met their end. */
 static int most_advanced(void)
 {
-	int a = delayed(), b = paused();
-	long long of_a, of_b;
-	do {
-		of_a = received(a);
-		of_b = received(b);
-		poll(NULL, 0, 20);
-	} while (of_a != received(a) || of_b != received(b));
-	return of_a >= of_b ? a : b;
+	WAIT_FOR(!receives(delayed()) && !receives(paused()), PATIENCE_MS);
+	return received(delayed()) >= received(paused()) ? delayed() : paused();
 }
 
 static void fail_over(void)
 {
 	standbys_stream();
+	cluster_do(&c, "pause %d", primary);
 	cluster_do(&c, "kill %d", primary);
 	int next = most_advanced(), other = 6 - primary - next, old = primary;
 	promote(&c, next);

@@ -136,6 +136,15 @@ static bool compare(struct witness *w, const char *how, const struct past *shown
 	return false;
 }
 
+/* What was undone stays so: it is a violation once. */
+static void witness_learn(struct witness *w, const struct past *shown)
+{
+	int row;
+	while ((row = past_behind(shown, &w->past)) >= 0)
+		w->past.n[row] = shown->n[row];
+	past_add(&w->past, shown);
+}
+
 /* A read of the session: it must not be behind, and is known from now on. */
 static void witness_saw(struct witness *w, const char *how, const char *text, const dbha_result_route *route)
 {
@@ -146,7 +155,7 @@ static void witness_saw(struct witness *w, const char *how, const char *text, co
 		return;
 	}
 	compare(w, how, &shown, &w->past, route);
-	past_add(&w->past, &shown);
+	witness_learn(w, &shown);
 }
 
 /* ---- writes ------------------------------------------------------------------------------------------------------- */
@@ -243,8 +252,8 @@ static void write_in_transaction(struct witness *w)
 		good = (all = increment(w, SHARED, DBHA_WRITE)) >= 0;
 	if (good && past_parse(text, &shown)) {
 		compare(w, "read in a transaction", &shown, &w->past, &route);
-		shown.n[w->number] = 0;
-		past_add(&w->past, &shown);
+		shown.n[w->number] = w->past.n[w->number];
+		witness_learn(w, &shown);
 	}
 	if (!finish(w, good && draw(&w->random, 8), false))
 		return;

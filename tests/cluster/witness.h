@@ -14,7 +14,8 @@
  * committed. A failover may lose what no survivor has, and no client can bring that back; so where the rule is to hold across one, nothing that
  * anybody could have seen may be lost: commits wait for a standby (a primary shows a commit only when that wait is over), nobody
  * cancels that wait, both standbys are there when the primary dies, and the one that has received more is promoted. Whatever either
- * of them has shown, it has received.
+ * of them has shown, it has received. And the primary has to die at one moment, as in a power cut: a backend that sees its postmaster dead
+ * no longer waits, and for some microseconds shows what nobody else has; so all of it is stopped before any of it is killed.
  */
 #ifndef WITNESS_H
 #define WITNESS_H
