@@ -63,9 +63,12 @@ int dbha__session_follow(dbha_session *s, struct statement *st, bool reads)
 		return DBHA_OK;
 	if (reads)
 		s->causal.tracks = true;
-	/* Where only a standby will do, the primary cannot serve what is not known to be anywhere else. */
+	/*
+	 * A single read goes to the primary then, and brings the position along. A transaction or a stream cannot, and is worth a round
+	 * trip; and where only a standby will do, the primary cannot serve it.
+	 */
 	bool standby_only = st->call.intent == DBHA_DEFAULT && target != TARGET_PREFER_STANDBY;
-	if (standby_only && s->causal.seen == SEEN_PRIMARY)
+	if ((standby_only || s->tx == TX_BEGUN || s->streaming.opening) && s->causal.seen == SEEN_PRIMARY)
 		return ask_position(s, rq, st->call.deadline, st->err);
 	return DBHA_OK;
 }
