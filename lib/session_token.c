@@ -25,8 +25,11 @@ static int ask_position(dbha_session *s, const dbha_request *like, int64_t deadl
 {
 	struct statement st;
 	PGresult *result = NULL;
-	dbha_request ask = {
-	    .size = sizeof ask, .sql = dbha__position_sql(), .intent = DBHA_WRITE, .timeout_ms = like->timeout_ms};
+	dbha_request ask = {.size = sizeof ask,
+	                    .sql = dbha__position_sql(),
+	                    .intent = DBHA_WRITE,
+	                    .flags = DBHA_IDEMPOTENT, /* a question: it may be asked of the next primary as well */
+	                    .timeout_ms = like->timeout_ms};
 	struct token position = {0};
 	dbha__statement_begin(&st, s->h, &ask, &result, err);
 	dbha__call_set_deadline(&st.call);

@@ -5,7 +5,7 @@
  *
  * Where a failover loses writes, that is said once, and reads go on.
  *
- * CHECK_READS says how many reads at least (200000, with four failovers); DBHA_SEED repeats the disturbances of a run.
+ * CHECK_READS says how many reads at least (a long run: 200000, with four failovers); DBHA_SEED repeats the disturbances of a run.
  */
 #include <poll.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@
 #include "witness.h"
 #include "work.h"
 
-#define READS          (SANITIZED ? 20000 : 200000)
+#define READS          (SANITIZED ? 20000 : 100000)
 #define READS_FAILOVER 50000 /* one in so many */
 #define DISTURBANCES   8     /* at least so many between two of them, too */
 
@@ -194,6 +194,7 @@ struct order {
 
 struct answer {
 	int code;
+	bool by_primary;
 	char message[200];
 	struct past shown;
 };
@@ -203,7 +204,7 @@ static struct foreigner {
 	int orders, answers; /* our ends of two pipes */
 	pthread_t courier;
 	atomic_bool stop;
-	long asked, errors, behind;
+	long asked, errors, behind, early;
 	char first[300];
 } foreigner;
 
@@ -211,13 +212,15 @@ static void answer_order(dbha *h, const struct order *order, struct answer *answ
 {
 	PGresult *result;
 	dbha_error err;
-	dbha_request rq =
-	    DBHA_REQUEST(.sql = witness_read_sql, .intent = DBHA_READ, .timeout_ms = 25000, .token = order->token);
+	dbha_result_route route = {.size = sizeof route};
+	dbha_request rq = DBHA_REQUEST(.sql = witness_read_sql, .intent = DBHA_READ, .timeout_ms = 25000,
+	                               .token = order->token, .route = &route);
 	answer->code = dbha_exec(h, &rq, &result, &err);
 	if (answer->code != DBHA_OK)
 		snprintf(answer->message, sizeof answer->message, "%.190s", err.message);
 	else if (!past_parse(PQgetvalue(result, 0, 0), &answer->shown))
 		answer->code = -1;
+	answer->by_primary = route.role == DBHA_ROLE_PRIMARY;
 	PQclear(result);
 }
 
@@ -236,30 +239,45 @@ _Noreturn static void be_foreigner(const char *url, int orders, int answers)
 	_exit(0);
 }
 
+static bool ask_foreigner(const struct order *order, struct answer *answer)
+{
+	foreigner.asked++;
+	return write(foreigner.orders, order, sizeof *order) == sizeof *order &&
+	       read(foreigner.answers, answer, sizeof *answer) == sizeof *answer;
+}
+
+/* Where the primary is early (witness.h), it is asked again until it is not. */
+static bool carry(const struct order *order)
+{
+	struct answer answer;
+	enum compared compared;
+	int row = -1;
+	int64_t end = now_ms() + PATIENCE_MS;
+	do {
+		if (!ask_foreigner(order, &answer))
+			return false;
+		compared = answer.code ? HOLDS : past_compare(&answer.shown, &order->known, answer.by_primary, &row);
+		foreigner.early += compared == EARLY;
+	} while (compared == EARLY && now_ms() < end);
+	foreigner.errors += answer.code != DBHA_OK;
+	foreigner.behind += compared != HOLDS;
+	if (!foreigner.first[0] && (answer.code != DBHA_OK || compared != HOLDS))
+		snprintf(foreigner.first, sizeof foreigner.first, "code %d %.190s; row %d", answer.code, answer.message, row);
+	return true;
+}
+
 static void *carry_tokens(void *arg)
 {
 	uint64_t random = 4711;
 	struct order order;
-	struct answer answer;
+	bool there = true;
 	(void)arg;
-	while (!atomic_load(&foreigner.stop) && !atomic_load(&threads_stop)) {
-		if (!token_given(&random, order.token, &order.known)) {
-			short_pause();
-			continue;
-		}
-		if (write(foreigner.orders, &order, sizeof order) != sizeof order ||
-		    read(foreigner.answers, &answer, sizeof answer) != sizeof answer) {
-			foreigner.errors++;
-			break;
-		}
-		foreigner.asked++;
-		foreigner.errors += answer.code != DBHA_OK;
-		int row = answer.code == DBHA_OK ? past_behind(&answer.shown, &order.known) : -1;
-		foreigner.behind += row >= 0;
-		if (!foreigner.first[0] && (answer.code != DBHA_OK || row >= 0))
-			snprintf(foreigner.first, sizeof foreigner.first, "code %d %.190s; row %d", answer.code, answer.message,
-			         row);
+	while (there && !atomic_load(&foreigner.stop) && !atomic_load(&threads_stop)) {
+		if (token_given(&random, order.token, &order.known))
+			there = carry(&order);
+		short_pause();
 	}
+	foreigner.errors += !there;
 	return NULL;
 }
 
@@ -291,8 +309,8 @@ static void foreigner_stop(void)
 	close(foreigner.orders);
 	close(foreigner.answers);
 	waitpid(foreigner.pid, NULL, 0);
-	printf("# another process: %ld reads with a token, %ld behind it, %ld errors%s%s\n", foreigner.asked,
-	       foreigner.behind, foreigner.errors, foreigner.first[0] ? ": " : "", foreigner.first);
+	printf("# another process: %ld reads with a token, %ld behind it, %ld early, %ld errors%s%s\n", foreigner.asked,
+	       foreigner.behind, foreigner.early, foreigner.errors, foreigner.first[0] ? ": " : "", foreigner.first);
 }
 
 /* ---- clusters ------------------------------------------------------------------------------------------------------- */

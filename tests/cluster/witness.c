@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define TIMEOUT_MS 25000
+#define SETTLE_MS  15000
 #define TRAY       8 /* tokens that lie around to be taken */
 
 const char *const witness_read_sql = "SELECT string_agg(n::text, ' ' ORDER BY id) FROM rows";
@@ -43,6 +44,7 @@ static uint64_t draw(uint64_t *state, uint64_t below)
 bool past_parse(const char *text, struct past *past)
 {
 	char *end;
+	*past = (struct past){0};
 	for (int i = 0; i < ROWS; i++) {
 		past->n[i] = strtol(text, &end, 10);
 		if (end == text)
@@ -52,19 +54,39 @@ bool past_parse(const char *text, struct past *past)
 	return *text == '\0' || *text == '\n';
 }
 
-int past_behind(const struct past *shown, const struct past *known)
+static int first_behind(const struct past *shown, const long *known)
 {
 	for (int i = 0; i < ROWS; i++)
-		if (shown->n[i] < known->n[i])
+		if (shown->n[i] < known[i])
 			return i;
 	return -1;
 }
 
-static void past_add(struct past *past, const struct past *more)
+enum compared past_compare(const struct past *shown, const struct past *known, bool by_primary, int *row)
+{
+	*row = first_behind(shown, known->n);
+	if (*row < 0)
+		return HOLDS;
+	if (!by_primary)
+		return BEHIND;
+	int settled = first_behind(shown, known->by_primary);
+	if (settled < 0)
+		return EARLY;
+	*row = settled;
+	return BEHIND;
+}
+
+static void raise_to(long *to, const long *from)
 {
 	for (int i = 0; i < ROWS; i++)
-		if (more->n[i] > past->n[i])
-			past->n[i] = more->n[i];
+		if (from[i] > to[i])
+			to[i] = from[i];
+}
+
+static void past_add(struct past *past, const struct past *more)
+{
+	raise_to(past->n, more->n);
+	raise_to(past->by_primary, more->by_primary);
 }
 
 /* ---- what is recorded --------------------------------------------------------------------------------------------- */
@@ -119,30 +141,34 @@ static void count_read(struct witness *w, const dbha_result_route *route)
 	atomic_fetch_add(&witness_reads, 1);
 }
 
-/* A read against what was known; true: it holds. */
-static bool compare(struct witness *w, const char *how, const struct past *shown, const struct past *known,
-                    const dbha_result_route *route)
-{
-	int row = past_behind(shown, known);
-	if (row < 0)
-		return true;
-	if (shown->n[w->number] < w->written) {
-		row = w->number;
-		w->tally.own_writes++;
-	} else {
-		w->tally.backwards++;
-	}
-	record_violation(w, how, row, shown->n[row], known->n[row], route);
-	return false;
-}
-
-/* What was undone stays so: it is a violation once. */
-static void witness_learn(struct witness *w, const struct past *shown)
+/* A read against what was known. */
+static enum compared compare(struct witness *w, const char *how, const struct past *shown, const struct past *known,
+                             const dbha_result_route *route)
 {
 	int row;
-	while ((row = past_behind(shown, &w->past)) >= 0)
-		w->past.n[row] = shown->n[row];
-	past_add(&w->past, shown);
+	enum compared compared = past_compare(shown, known, route->role == DBHA_ROLE_PRIMARY, &row);
+	w->tally.early += compared == EARLY;
+	if (compared != BEHIND)
+		return compared;
+	bool own = known == &w->past && shown->n[w->number] < w->written;
+	row = own ? w->number : row;
+	w->tally.own_writes += own;
+	w->tally.backwards += !own;
+	record_violation(w, how, row, shown->n[row], known->n[row], route);
+	return compared;
+}
+
+/* What is known from now on. What was undone stays so: it is a violation once. */
+static void learn(struct witness *w, const struct past *shown, enum compared compared, const dbha_result_route *route)
+{
+	w->is_early = w->is_early || compared == EARLY;
+	for (int i = 0; i < ROWS && compared == BEHIND; i++) {
+		w->past.n[i] = shown->n[i] < w->past.n[i] ? shown->n[i] : w->past.n[i];
+		w->past.by_primary[i] = shown->n[i] < w->past.by_primary[i] ? shown->n[i] : w->past.by_primary[i];
+	}
+	raise_to(w->past.n, shown->n);
+	if (route->role == DBHA_ROLE_PRIMARY)
+		raise_to(w->past.by_primary, shown->n);
 }
 
 /* A read of the session: it must not be behind, and is known from now on. */
@@ -154,8 +180,7 @@ static void witness_saw(struct witness *w, const char *how, const char *text, co
 		snprintf(w->error, sizeof w->error, "witness %d, %s, wrong: no answer: \"%.200s\"", w->number, how, text);
 		return;
 	}
-	compare(w, how, &shown, &w->past, route);
-	witness_learn(w, &shown);
+	learn(w, &shown, compare(w, how, &shown, &w->past, route), route);
 }
 
 /* ---- writes ------------------------------------------------------------------------------------------------------- */
@@ -190,6 +215,7 @@ static void acknowledge(struct witness *w, int row, long n)
 		return;
 	}
 	w->past.n[row] = n;
+	w->past.by_primary[row] = n;
 	if (row == w->number)
 		w->written = n;
 }
@@ -251,9 +277,9 @@ static void write_in_transaction(struct witness *w)
 	if (good && draw(&w->random, 2))
 		good = (all = increment(w, SHARED, DBHA_WRITE)) >= 0;
 	if (good && past_parse(text, &shown)) {
-		compare(w, "read in a transaction", &shown, &w->past, &route);
+		enum compared compared = compare(w, "read in a transaction", &shown, &w->past, &route);
 		shown.n[w->number] = w->past.n[w->number];
-		witness_learn(w, &shown);
+		learn(w, &shown, compared, &route);
 	}
 	if (!finish(w, good && draw(&w->random, 8), false))
 		return;
@@ -338,6 +364,30 @@ static void read_copy(struct witness *w)
 	}
 	if (code != DBHA_OK)
 		record_error(w, "copy", &err, true);
+}
+
+/* The primary was early: it has to show soon what its standbys had. */
+static void settle(struct witness *w)
+{
+	int64_t end = now_ms() + SETTLE_MS;
+	dbha_result_route route = fresh_route();
+	struct past shown;
+	char text[512];
+	dbha_error err;
+	PGresult *result;
+	dbha_request rq = DBHA_REQUEST(.sql = witness_read_sql, .intent = DBHA_READ, .timeout_ms = TIMEOUT_MS,
+	                               .consistency = DBHA_CONSISTENCY_PRIMARY, .route = &route);
+	w->is_early = false;
+	do {
+		text[0] = '\0';
+		if (dbha_session_exec(w->s, &rq, &result, &err) == DBHA_OK)
+			snprintf(text, sizeof text, "%s", PQgetvalue(result, 0, 0));
+		PQclear(result);
+		if (past_parse(text, &shown) && first_behind(&shown, w->past.n) < 0)
+			return;
+	} while (now_ms() < end && !atomic_load(&threads_stop));
+	w->tally.backwards++;
+	record_violation(w, "what a standby had shown never came", 0, 0, 0, &route);
 }
 
 /* ---- tokens ------------------------------------------------------------------------------------------------------- */
@@ -465,8 +515,11 @@ static void act(struct witness *w)
 static void *live(void *arg)
 {
 	struct witness *w = arg;
-	while (!atomic_load(&stop) && !atomic_load(&threads_stop))
+	while (!atomic_load(&stop) && !atomic_load(&threads_stop)) {
 		act(w);
+		if (w->is_early)
+			settle(w);
+	}
 	return NULL;
 }
 
@@ -519,10 +572,10 @@ static void print_tally(const char *name, const struct tally *t)
 	       "copies; tokens: %ld given, %ld taken, %ld reads with one\n",
 	       name, t->reads, t->reads ? 100.0 * (double)t->from_standby / (double)t->reads : 0.0, t->writes,
 	       t->transactions, t->read_only, t->streams, t->copies, t->given, t->taken, t->token_reads);
-	printf(
-	    "# %s: violations: %ld of read-your-writes, %ld of monotonic reads, %ld writes undone; errors: %ld of reads, "
-	    "%ld of writes, %ld unexplained\n",
-	    name, t->own_writes, t->backwards, t->lost, t->read_errors, t->write_errors, t->wrong);
+	printf("# %s: violations: %ld of read-your-writes, %ld of monotonic reads, %ld writes undone; %ld early; errors: "
+	       "%ld of reads, "
+	       "%ld of writes, %ld unexplained\n",
+	       name, t->own_writes, t->backwards, t->lost, t->early, t->read_errors, t->write_errors, t->wrong);
 	printf("# %s: reasons:", name);
 	for (int i = 0; i < 16; i++)
 		if (t->reasons[i])

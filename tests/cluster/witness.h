@@ -16,6 +16,11 @@
  * cancels that wait, both standbys are there when the primary dies, and the one that has received more is promoted. Whatever either
  * of them has shown, it has received. And the primary has to die at one moment, as in a power cut: a backend that sees its postmaster dead
  * no longer waits, and for some microseconds shows what nobody else has; so all of it is stopped before any of it is killed.
+ *
+ * One thing is PostgreSQL's own: a primary shows a commit later than its standbys may, because a backend sends its commit record, waits for
+ * a standby to confirm it, and only then lets others see it. So who comes from a standby to the primary may miss for that moment what others were
+ * just committing. No position tells of it. What was seen on a standby alone is therefore demanded of the primary only after a while
+ * (`early` counts how often); what was seen on a primary, or written, is demanded at once, everywhere.
  */
 #ifndef WITNESS_H
 #define WITNESS_H
@@ -29,11 +34,13 @@
 /* What somebody knows of each row. */
 struct past {
 	long n[ROWS];
+	long by_primary[ROWS]; /* as far as a primary has shown it, or acknowledged */
 };
 
 struct tally {
 	long reads, from_standby, writes, transactions, read_only, streams, copies;
 	long given, taken, token_reads;        /* tokens, and dbha_exec with one */
+	long early;                            /* the primary did not show yet what a standby had, see above */
 	long own_writes, backwards, lost;      /* violations: read-your-writes, monotonic reads, a write undone */
 	long read_errors, write_errors, wrong; /* errors that a failover explains, and those that nothing does */
 	long reasons[16];                      /* of the reads, by dbha_reason */
@@ -47,6 +54,7 @@ struct witness {
 	struct past past;
 	long written; /* its own row, as last acknowledged */
 	struct tally tally;
+	bool is_early;                   /* what the primary still has to show is known */
 	char violation[400], error[400]; /* the first of each */
 };
 
@@ -72,7 +80,8 @@ bool token_given(uint64_t *random, char token[DBHA_TOKEN_MAX], struct past *past
 extern const char *const witness_read_sql;
 bool past_parse(const char *text, struct past *past);
 
-/* The first row of which `shown` is behind what was known; -1: none. */
-int past_behind(const struct past *shown, const struct past *known);
+/* How what a node has shown compares with what was known: the first row that is behind goes to *row. */
+enum compared { HOLDS, EARLY, BEHIND };
+enum compared past_compare(const struct past *shown, const struct past *known, bool by_primary, int *row);
 
 #endif
