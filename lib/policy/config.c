@@ -169,6 +169,13 @@ static int check_fence(const struct config_options *options, dbha_error *err)
 	return DBHA_OK;
 }
 
+static int check_consistency(const struct config_options *options, dbha_error *err)
+{
+	if (options->consistency + 1 == DBHA_CONSISTENCY_BOUNDED && options->max_lag_ms == 0)
+		return dbha__fail(err, DBHA_ERR_CONFIG, "consistency \"bounded\" needs max_lag, which is not set");
+	return DBHA_OK;
+}
+
 static int check_outcome_table(const struct config_options *options, dbha_error *err)
 {
 	char quoted[OUTCOME_TABLE_MAX];
@@ -445,6 +452,8 @@ int dbha__config_init(struct config *out, const struct config_input *input, dbha
 		rc = check_orders(&out->options, err);
 	if (rc == DBHA_OK)
 		rc = check_fence(&out->options, err);
+	if (rc == DBHA_OK)
+		rc = check_consistency(&out->options, err);
 	if (rc == DBHA_OK)
 		rc = check_outcome_table(&out->options, err);
 	if (rc == DBHA_OK)
