@@ -467,6 +467,7 @@ static int go_round_behind(struct statement *st, int node)
 	struct call *call = &st->call;
 	int64_t now = dbha__clock_now();
 	STATS_ADD(&call->h->stats[node], guards_behind, 1);
+	STATS_ADD(&call->h->stats[node], retries, 1);
 	snprintf(call->trouble, sizeof call->trouble, "%.80s: has not replayed %X/%X", call->last_name,
 	         (unsigned)(call->floor.lsn >> 32), (unsigned)call->floor.lsn);
 	call->behind_us = call->behind_us ? call->behind_us : now;
