@@ -39,6 +39,8 @@ static const char *const functions[] = {
     "CREATE FUNCTION lazy() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 7; END'",
     "CREATE FUNCTION honest() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN 7; END'",
     "CREATE SEQUENCE numbers",
+    "CREATE UNLOGGED TABLE fleeting (id int)",
+    "GRANT ALL ON fleeting TO app",
     "GRANT ALL ON numbers TO app",
 };
 
@@ -331,6 +333,24 @@ START_TEST(nothing_is_rerouted_or_remembered_in_a_transaction)
 	ASSERT_OK(session_run(s, sql, 0, &err), err);
 	ck_assert_int_eq(asked_standbys(mark), 2);
 	ck_assert_int_eq(rows_marked(mark), 1);
+
+	/* The first statement takes its BEGIN along to the primary. What is right for a transaction is not for all. */
+	dbha_session_close(s);
+	s = dbha_session_open(h, &err);
+	ck_assert_ptr_nonnull(s);
+	/* It is refused where it is planned, of which the log tells nothing but the error. */
+	unsigned long refused = counters(h, -1).statement_errors;
+	snprintf(sql, sizeof sql, "SELECT * FROM fleeting %s", new_mark(mark));
+	ASSERT_OK(dbha_session_begin(s, &DBHA_TRANSACTION(.read_only = 1), &err), err);
+	ASSERT_OK(session_run(s, sql, 0, &err), err);
+	ASSERT_OK(dbha_session_commit(s, 0, &err), err);
+	ck_assert_int_eq(asked(1, mark), 1);
+	ck_assert_uint_eq(counters(h, -1).statement_errors, refused + 1);
+	for (int i = 1; i <= 2; i++) {
+		ASSERT_OK(run(h, DBHA_READ, 0, sql, &err), err);
+		ck_assert_uint_eq(counters(h, -1).statement_errors, refused + 2);
+		ck_assert_int_eq(asked(1, mark), i + 1);
+	}
 	dbha_session_close(s);
 }
 END_TEST
