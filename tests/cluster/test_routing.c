@@ -426,6 +426,49 @@ START_TEST(a_frozen_standby_costs_no_call)
 }
 END_TEST
 
+static void *run_canceled(void *session)
+{
+	static dbha_error err;
+	PGresult *result;
+	dbha_session_exec(session, &DBHA_REQUEST(.sql = "INSERT INTO rows VALUES (1, 'canceled')"), &result, &err);
+	PQclear(result);
+	return &err;
+}
+
+static bool on_range(int node, const char *what)
+{
+	return cluster_count(&c, node,
+	                     "SELECT count(*) FROM pg_locks WHERE relation = 'pg_catalog.pg_range'::regclass AND %s",
+	                     what) > 0;
+}
+
+START_TEST(who_waits_for_the_catalog_can_be_canceled)
+{
+	dbha *h = open_all(&c, AUTO);
+	dbha_error err;
+	void *ended;
+	dbha_session *s = dbha_session_open(h, &err);
+	ck_assert_ptr_nonnull(s);
+	/* Of a catalog that nothing else of this test needs; standbys lock it as well. */
+	PGconn *admin = cluster_admin(&c, 1);
+	PQclear(PQexec(admin, "BEGIN; LOCK TABLE pg_catalog.pg_range IN ACCESS EXCLUSIVE MODE"));
+	cluster_ask(&c, 1, "INSERT INTO rows VALUES (1, 'flushed')"); /* and with it the lock's record */
+	for (int node = 2; node <= 3; node++)
+		WAIT_FOR(on_range(node, "granted"), PATIENCE_MS);
+	pthread_t thread;
+	ck_assert_int_eq(pthread_create(&thread, NULL, run_canceled, s), 0);
+	WAIT_FOR(on_range(2, "NOT granted") || on_range(3, "NOT granted"), PATIENCE_MS);
+	int64_t began = now_ms();
+	ASSERT_OK(dbha_cancel(s, &err), err);
+	pthread_join(thread, &ended);
+	ck_assert_int_lt(now_ms() - began, 2000);
+	PQfinish(admin);
+	ASSERT_CODE(((dbha_error *)ended)->code, CANCELED, *(dbha_error *)ended);
+	ck_assert_int_eq(rows_marked("canceled"), 0);
+	dbha_session_close(s);
+}
+END_TEST
+
 /* In SJIS a byte of a character can be a backslash: nothing beyond ASCII is looked at. */
 START_TEST(the_connection_says_how_to_read_a_text)
 {
@@ -595,6 +638,7 @@ int main(void)
 	ADD_TEST(suite, without_the_catalog_everything_goes_to_the_primary, servers, NULL, 60);
 	ADD_TEST(suite, a_server_that_stops_the_query_for_the_catalog_stops_nobody_else, servers, NULL, 60);
 	ADD_TEST(suite, a_frozen_standby_costs_no_call, servers, NULL, 60);
+	ADD_TEST(suite, who_waits_for_the_catalog_can_be_canceled, servers, NULL, 60);
 	ADD_TEST(suite, the_connection_says_how_to_read_a_text, servers, NULL, 60);
 	ADD_TEST(suite, it_needs_no_background_thread, servers, NULL, 60);
 	ADD_TEST(suite, a_child_keeps_what_is_known, servers, NULL, 60);
