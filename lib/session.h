@@ -97,6 +97,9 @@ void dbha__session_statement(dbha_session *s, struct statement *st, const dbha_r
  */
 int dbha__session_follow(dbha_session *s, struct statement *st, bool reads);
 
+/* The same for one on the connection that the session is pinned to, which cannot go anywhere else. */
+int dbha__session_follow_pinned(dbha_session *s, struct statement *st);
+
 /* Behind what ends with this statement on the primary, its position is asked for, if the session needs it. */
 void dbha__session_place(const dbha_session *s, struct statement *st);
 

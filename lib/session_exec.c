@@ -225,8 +225,11 @@ static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
 	st.in_transaction = begins_as_text(s, rq->sql);
+	int code = dbha__session_follow_pinned(s, &st);
+	if (code != DBHA_OK)
+		return code;
 	dbha__session_opening(s, &st);
-	int code = dbha__statement_run_on_kept(&st);
+	code = dbha__statement_run_on_kept(&st);
 	follow(s, &st);
 	return as_state_lost(s, code, err);
 }

@@ -25,8 +25,11 @@ static int ask_position(dbha_session *s, const dbha_request *like, int64_t deadl
 {
 	struct statement st;
 	PGresult *result = NULL;
-	dbha_request ask = {
-	    .size = sizeof ask, .sql = dbha__position_sql(), .intent = DBHA_WRITE, .timeout_ms = like->timeout_ms};
+	dbha_request ask = {.size = sizeof ask,
+	                    .sql = dbha__position_sql(),
+	                    .intent = DBHA_WRITE,
+	                    .flags = DBHA_IDEMPOTENT, /* a question: it may be asked of the next primary as well */
+	                    .timeout_ms = like->timeout_ms};
 	struct token position = {0};
 	dbha__statement_begin(&st, s->h, &ask, &result, err);
 	dbha__call_set_deadline(&st.call);
@@ -45,22 +48,26 @@ static int ask_position(dbha_session *s, const dbha_request *like, int64_t deadl
 	return code;
 }
 
+int dbha__session_follow_pinned(dbha_session *s, struct statement *st)
+{
+	const dbha_request *rq = st->request;
+	int code = dbha__consistency_check(s->h, "request", rq->consistency, st->err);
+	if (code == DBHA_OK && rq->token && rq->token[0])
+		code = dbha__consistency_token(s->h, "request", rq->token, &s->causal, st->err);
+	if (code == DBHA_OK && follows(s, st))
+		st->call.causal = &s->causal;
+	return code;
+}
+
 int dbha__session_follow(dbha_session *s, struct statement *st, bool reads)
 {
 	const dbha_request *rq = st->request;
 	int target = s->h->config.options.target_session_attrs;
 	bool wants_primary = st->call.intent == DBHA_WRITE ||
 	                     (st->call.intent == DBHA_DEFAULT && (target == TARGET_PRIMARY || target == TARGET_READ_WRITE));
-	int code = dbha__consistency_check(s->h, "request", rq->consistency, st->err);
-	if (code == DBHA_OK && rq->token && rq->token[0])
-		code = dbha__consistency_token(s->h, "request", rq->token, &s->causal, st->err);
-	if (code != DBHA_OK)
+	int code = dbha__session_follow_pinned(s, st);
+	if (code != DBHA_OK || !st->call.causal || wants_primary)
 		return code;
-	if (!follows(s, st))
-		return DBHA_OK;
-	st->call.causal = &s->causal;
-	if (wants_primary)
-		return DBHA_OK;
 	if (reads)
 		s->causal.tracks = true;
 	/*

@@ -477,6 +477,7 @@ static int go_round_behind(struct statement *st, int node)
 	struct call *call = &st->call;
 	int64_t now = dbha__clock_now();
 	STATS_ADD(&call->h->stats[node], guards_behind, 1);
+	STATS_ADD(&call->h->stats[node], retries, 1);
 	snprintf(call->trouble, sizeof call->trouble, "%.80s: has not replayed %X/%X", call->last_name,
 	         (unsigned)(call->floor.lsn >> 32), (unsigned)call->floor.lsn);
 	call->behind_us = call->behind_us ? call->behind_us : now;
@@ -644,6 +645,51 @@ static bool goes_on_with(const struct statement *st, struct dbha_conn *slot, con
 	return st->verdict.keep || read_only;
 }
 
+/* What a session that is pinned to a standby has seen otherwise, by a token, is asked for with the statement. */
+static void guard_kept(struct statement *st)
+{
+	struct call *call = &st->call;
+	if (!call->causal || !call->on_standby || st->in_transaction || st->continued)
+		return;
+	struct token lost;
+	const struct view *view = dbha__view_borrow(&call->h->view);
+	bool has_lost = dbha__causal_follow(call->causal, view, &lost);
+	struct causal_need need = dbha__causal_need(call->causal, view, 0);
+	dbha__view_return(&call->h->view);
+	call->guard = need.stick != call->last_node && need.floor.timeline;
+	call->floor = need.floor;
+	if (has_lost)
+		dbha__tell_lost(call->h, &lost, &call->causal->floor);
+}
+
+/* It can go nowhere else: it is asked again until its standby has replayed enough. False: not before the deadline. */
+static bool attempt_on_kept(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
+{
+	struct call *call = &st->call;
+	guard_kept(st);
+	attempt_on(st, slot, attempt);
+	while (st->behind) {
+		PQclear(attempt->result);
+		attempt->result = NULL;
+		if (!dbha__call_nap(call, BEHIND_NAP_US))
+			return false;
+		attempt_on(st, slot, attempt);
+	}
+	return true;
+}
+
+static int kept_is_behind(const struct statement *st)
+{
+	const struct call *call = &st->call;
+	bool canceled = dbha__clock_now() < call->deadline;
+	dbha__fail(st->err, canceled ? DBHA_ERR_CANCELED : DBHA_ERR_NO_NODE,
+	           "the session is pinned to a standby (%s) that has not replayed %X/%X, which it has to see",
+	           call->last_name, (unsigned)(call->floor.lsn >> 32), (unsigned)call->floor.lsn);
+	st->err->retry_safe = true;
+	st->err->attempts = call->sent;
+	return st->err->code;
+}
+
 int dbha__statement_run_on_kept(struct statement *st)
 {
 	struct call *call = &st->call;
@@ -655,8 +701,10 @@ int dbha__statement_run_on_kept(struct statement *st)
 	call->last_name = slot->node_name;
 	if (dead_before(st, slot))
 		not_sent(st, &attempt);
-	else
-		attempt_on(st, slot, &attempt);
+	else if (!attempt_on_kept(st, slot, &attempt)) {
+		explain(st, DBHA_REASON_PINNED);
+		return kept_is_behind(st);
+	}
 	judge(st, slot, &attempt);
 	explain(st, st->in_transaction ? DBHA_REASON_TRANSACTION : DBHA_REASON_PINNED);
 	if (!goes_on_with(st, slot, &attempt)) {
