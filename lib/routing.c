@@ -24,9 +24,10 @@ static void read_with_settings(struct statement *st, struct conn *conn, struct a
 	dbha__catalog_settings(conn->pg, &fetch->limits);
 }
 
-static struct function_book *read_catalog(dbha *h, int64_t until, struct classify_limits *limits, dbha_error *err)
+static struct function_book *read_catalog(const struct call *call, int64_t until, struct classify_limits *limits,
+                                          dbha_error *err)
 {
-	const struct config_options *options = &h->config.options;
+	const struct config_options *options = &call->h->config.options;
 	struct book_patterns patterns;
 	const char *wrong, *values[CATALOG_PARAMS];
 	dbha__fail(err, DBHA_ERR_MEMORY, "out of memory");
@@ -41,7 +42,8 @@ static struct function_book *read_catalog(dbha *h, int64_t until, struct classif
 	                        .values = values};
 	PGresult *result = NULL;
 	struct fetch fetch = {.limits = CLASSIFY_LIMITS};
-	dbha__statement_begin(&fetch.st, h, &request, &result, err);
+	dbha__statement_begin(&fetch.st, call->h, &request, &result, err);
+	fetch.st.call.cancel = call->cancel;
 	fetch.st.step = read_with_settings;
 	dbha__call_set_deadline(&fetch.st.call);
 	if (until < fetch.st.call.deadline)
@@ -56,14 +58,15 @@ static struct function_book *read_catalog(dbha *h, int64_t until, struct classif
 }
 
 /* By the caller whose turn it is. What stands in the way is for the log: the statement goes to the primary, where it is right as well. */
-static bool fetch_book(dbha *h, int64_t deadline)
+static bool fetch_book(const struct call *call)
 {
+	dbha *h = call->h;
 	dbha_error err;
 	struct classify_limits limits;
 	int64_t began = dbha__clock_now();
-	int64_t patience = (deadline - began) / 2;
+	int64_t patience = (call->deadline - began) / 2;
 	int64_t until = began + (patience < FETCH_MAX_US ? patience : FETCH_MAX_US);
-	struct function_book *names = read_catalog(h, until, &limits, &err);
+	struct function_book *names = read_catalog(call, until, &limits, &err);
 	bool fetched = names != NULL;
 	dbha__bookshelf_put(&h->bookshelf, names, &limits, began, dbha__clock_now());
 	if (fetched)
@@ -112,13 +115,14 @@ static void judge(struct bookshelf *shelf, const char *sql, struct classify_verd
 	dbha__bookshelf_drop(book);
 }
 
-dbha_intent dbha__routing_intent(dbha *h, const char *sql, int64_t deadline, struct classify_verdict *verdict)
+dbha_intent dbha__routing_intent(const struct call *call, const char *sql, struct classify_verdict *verdict)
 {
+	dbha *h = call->h;
 	if (h->config.options.routing != ROUTING_AUTO)
 		return DBHA_DEFAULT;
 	judge(&h->bookshelf, sql, verdict);
 	int64_t age = age_for(verdict);
-	if (age < INT64_MAX && dbha__bookshelf_claim(&h->bookshelf, age, dbha__clock_coarse()) && fetch_book(h, deadline))
+	if (age < INT64_MAX && dbha__bookshelf_claim(&h->bookshelf, age, dbha__clock_coarse()) && fetch_book(call))
 		judge(&h->bookshelf, sql, verdict);
 	return verdict->is == CLASS_READ ? DBHA_READ : DBHA_DEFAULT;
 }

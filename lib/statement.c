@@ -572,7 +572,7 @@ void dbha__statement_classify(struct statement *st)
 	if (call->intent != DBHA_DEFAULT || rq->flags & DBHA_PIN || call->h->config.options.routing != ROUTING_AUTO)
 		return;
 	dbha__call_set_deadline(call);
-	call->intent = dbha__routing_intent(call->h, rq->sql, call->deadline, &st->classified);
+	call->intent = dbha__routing_intent(call, rq->sql, &st->classified);
 }
 
 /* Where it went, and why. reason: of the last connection, unless more is known. */

@@ -39,6 +39,8 @@ static const char *const functions[] = {
     "CREATE FUNCTION lazy() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 7; END'",
     "CREATE FUNCTION honest() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN 7; END'",
     "CREATE SEQUENCE numbers",
+    "CREATE UNLOGGED TABLE fleeting (id int)",
+    "GRANT ALL ON fleeting TO app",
     "GRANT ALL ON numbers TO app",
 };
 
@@ -331,6 +333,24 @@ START_TEST(nothing_is_rerouted_or_remembered_in_a_transaction)
 	ASSERT_OK(session_run(s, sql, 0, &err), err);
 	ck_assert_int_eq(asked_standbys(mark), 2);
 	ck_assert_int_eq(rows_marked(mark), 1);
+
+	/* The first statement takes its BEGIN along to the primary. What is right for a transaction is not for all. */
+	dbha_session_close(s);
+	s = dbha_session_open(h, &err);
+	ck_assert_ptr_nonnull(s);
+	/* It is refused where it is planned, of which the log tells nothing but the error. */
+	unsigned long refused = counters(h, -1).statement_errors;
+	snprintf(sql, sizeof sql, "SELECT * FROM fleeting %s", new_mark(mark));
+	ASSERT_OK(dbha_session_begin(s, &DBHA_TRANSACTION(.read_only = 1), &err), err);
+	ASSERT_OK(session_run(s, sql, 0, &err), err);
+	ASSERT_OK(dbha_session_commit(s, 0, &err), err);
+	ck_assert_int_eq(asked(1, mark), 1);
+	ck_assert_uint_eq(counters(h, -1).statement_errors, refused + 1);
+	for (int i = 1; i <= 2; i++) {
+		ASSERT_OK(run(h, DBHA_READ, 0, sql, &err), err);
+		ck_assert_uint_eq(counters(h, -1).statement_errors, refused + 2);
+		ck_assert_int_eq(asked(1, mark), i + 1);
+	}
 	dbha_session_close(s);
 }
 END_TEST
@@ -403,6 +423,49 @@ START_TEST(a_frozen_standby_costs_no_call)
 	cluster_do(&c, "resume 3");
 	ck_assert_int_eq(rows_marked("frozen"), 2);
 	c.intact = true;
+}
+END_TEST
+
+static void *run_canceled(void *session)
+{
+	static dbha_error err;
+	PGresult *result;
+	dbha_session_exec(session, &DBHA_REQUEST(.sql = "INSERT INTO rows VALUES (1, 'canceled')"), &result, &err);
+	PQclear(result);
+	return &err;
+}
+
+static bool on_range(int node, const char *what)
+{
+	return cluster_count(&c, node,
+	                     "SELECT count(*) FROM pg_locks WHERE relation = 'pg_catalog.pg_range'::regclass AND %s",
+	                     what) > 0;
+}
+
+START_TEST(who_waits_for_the_catalog_can_be_canceled)
+{
+	dbha *h = open_all(&c, AUTO);
+	dbha_error err;
+	void *ended;
+	dbha_session *s = dbha_session_open(h, &err);
+	ck_assert_ptr_nonnull(s);
+	/* Of a catalog that nothing else of this test needs; standbys lock it as well. */
+	PGconn *admin = cluster_admin(&c, 1);
+	PQclear(PQexec(admin, "BEGIN; LOCK TABLE pg_catalog.pg_range IN ACCESS EXCLUSIVE MODE"));
+	cluster_ask(&c, 1, "INSERT INTO rows VALUES (1, 'flushed')"); /* and with it the lock's record */
+	for (int node = 2; node <= 3; node++)
+		WAIT_FOR(on_range(node, "granted"), PATIENCE_MS);
+	pthread_t thread;
+	ck_assert_int_eq(pthread_create(&thread, NULL, run_canceled, s), 0);
+	WAIT_FOR(on_range(2, "NOT granted") || on_range(3, "NOT granted"), PATIENCE_MS);
+	int64_t began = now_ms();
+	ASSERT_OK(dbha_cancel(s, &err), err);
+	pthread_join(thread, &ended);
+	ck_assert_int_lt(now_ms() - began, 2000);
+	PQfinish(admin);
+	ASSERT_CODE(((dbha_error *)ended)->code, CANCELED, *(dbha_error *)ended);
+	ck_assert_int_eq(rows_marked("canceled"), 0);
+	dbha_session_close(s);
 }
 END_TEST
 
@@ -575,6 +638,7 @@ int main(void)
 	ADD_TEST(suite, without_the_catalog_everything_goes_to_the_primary, servers, NULL, 60);
 	ADD_TEST(suite, a_server_that_stops_the_query_for_the_catalog_stops_nobody_else, servers, NULL, 60);
 	ADD_TEST(suite, a_frozen_standby_costs_no_call, servers, NULL, 60);
+	ADD_TEST(suite, who_waits_for_the_catalog_can_be_canceled, servers, NULL, 60);
 	ADD_TEST(suite, the_connection_says_how_to_read_a_text, servers, NULL, 60);
 	ADD_TEST(suite, it_needs_no_background_thread, servers, NULL, 60);
 	ADD_TEST(suite, a_child_keeps_what_is_known, servers, NULL, 60);
