@@ -126,8 +126,8 @@ static void note_route(struct call *call, const struct route *route)
 	call->on_standby = !route->writes;
 	call->reason = route->reason;
 	call->guard = route->guard;
-	if (route->guard)
-		call->floor = route->floor;
+	call->floor = route->floor;
+	call->known_us = route->known_us;
 }
 
 /* The way of a write while all is well, in one word that no reader ever writes to. False: look at the view. */
@@ -387,6 +387,19 @@ void dbha__call_found_none(struct call *call, dbha_error *err)
 	dbha__call_fail_no_node(call, &query, err);
 }
 
+/*
+ * What is known of a standby is known of its life until now. A connection that is younger than the knowledge may be to another life of it, see
+ * dbha__causal_is_since: then it is asked with the read, or where it is not known for what, the read is routed anew. False: that.
+ */
+static bool is_of_known_life(struct call *call, const struct dbha_conn *slot)
+{
+	if (call->reason == DBHA_REASON_REPLAYED && slot->connected_us > call->known_us) {
+		call->guard = true;
+		call->reason = DBHA_REASON_GUARDED;
+	}
+	return call->reason != DBHA_REASON_SAME || dbha__causal_is_since(call->causal, slot->connected_us);
+}
+
 struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 {
 	struct route_query query = query_of(call);
@@ -397,10 +410,16 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 		dbha__life_refresh(call->h, call->deadline);
 	}
 	struct dbha_conn *slot = canceled ? NULL : connection_at_once(call, &query);
-	if (slot)
-		return slot;
-	dbha__call_set_deadline(call);
-	slot = connection_in_time(call, &query, err);
+	while (!slot || !is_of_known_life(call, slot)) {
+		if (slot) {
+			dbha__call_return(call->h, slot, true);
+			dbha__causal_doubt(call->causal);
+		}
+		dbha__call_set_deadline(call);
+		slot = connection_in_time(call, &query, err);
+		if (!slot)
+			break;
+	}
 	if (!slot) {
 		/* Nothing has been sent by this attempt; an earlier one of the same call may have been executed. */
 		err->retry_safe = !call->maybe_done;

@@ -36,6 +36,7 @@ struct call {
 	/* How the last connection was come by. */
 	bool guard; /* what it has replayed is to be asked with the read: whether it has `floor` */
 	struct token floor;
+	int64_t known_us; /* see struct route */
 	enum dbha_reason reason;
 	bool refused;      /* a standby has refused it, as no read: it is one for the primary */
 	int64_t behind_us; /* when a standby was found behind first; 0: none was */

@@ -27,6 +27,16 @@ bool dbha__causal_at(struct causal *causal, const struct token *position)
 	return short_of;
 }
 
+bool dbha__causal_is_since(const struct causal *causal, int64_t connected_us)
+{
+	return connected_us <= causal->at_us;
+}
+
+void dbha__causal_doubt(struct causal *causal)
+{
+	causal->generation = 0;
+}
+
 void dbha__causal_see(struct causal *causal, const struct token *token)
 {
 	if (!dbha__token_beyond(token, &causal->floor))

@@ -49,6 +49,13 @@ void dbha__causal_on_primary(struct causal *causal);
  */
 bool dbha__causal_at(struct causal *causal, const struct token *position);
 
+/*
+ * The standby may have crashed since: after the crash of one backend it begins its recovery anew, from behind, with the same start time. Who
+ * has a connection that is older than what was seen there knows that it has not.
+ */
+bool dbha__causal_is_since(const struct causal *causal, int64_t connected_us);
+void dbha__causal_doubt(struct causal *causal);
+
 /* Somebody else's token: to be seen as well. */
 void dbha__causal_see(struct causal *causal, const struct token *token);
 

@@ -191,8 +191,10 @@ static int pick_fresh(struct choice *c, bool healthy, struct route *route)
 		return -1;
 	}
 	node = pick_from_standbys(c, healthy);
-	if (node >= 0)
+	if (node >= 0) {
 		route->reason = c->need.floor.timeline ? DBHA_REASON_REPLAYED : DBHA_REASON_READ;
+		route->known_us = c->view->nodes[node].seen_us - c->view->nodes[node].latency_us;
+	}
 	if (node >= 0 || !c->need.floor.timeline)
 		return node;
 	c->fresh = FRESH_ASKED;

@@ -3,6 +3,7 @@
  * COPY, in pinned sessions; what a session sticks to, and what happens when that is lost.
  */
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -511,6 +512,29 @@ static bool comes_back_with_less(long n)
 	return cluster_count(&c, 2, "SELECT n FROM rows WHERE id = 1") < n;
 }
 
+static bool is_dead(PGconn *pg)
+{
+	PGresult *result = PQexec(pg, "SELECT 1");
+	bool dead = PQresultStatus(result) != PGRES_TUPLES_OK;
+	PQclear(result);
+	return dead;
+}
+
+/* The same of one backend, which ends all of them, and leaves the postmaster as it is. */
+static bool a_backend_crashes(long n)
+{
+	char server[64];
+	PGconn *victim = cluster_admin(&c, 2), *witness = cluster_admin(&c, 2);
+	apply_delay(2, "1h");
+	ck_assert_int_eq(kill(PQbackendPID(victim), SIGKILL), 0);
+	WAIT_FOR(is_dead(witness), PATIENCE_MS);
+	PQfinish(victim);
+	PQfinish(witness);
+	snprintf(server, sizeof server, "host=127.0.0.1 port=%d", cluster_port(&c, 2));
+	WAIT_FOR(PQping(server) == PQPING_OK, PATIENCE_MS);
+	return cluster_count(&c, 2, "SELECT n FROM rows WHERE id = 1") < n;
+}
+
 static void expect_no_way_back(dbha_session *s, long n)
 {
 	for (int i = 0; i < 50; i++) {
@@ -558,6 +582,36 @@ END_TEST
 /* ---- conflicts with recovery -------------------------------------------------------------------------------------------- */
 
 /* The one standby of the handle cancels the read for the sake of replay; the primary answers. */
+/*
+ * Nobody but those whose connections are gone can tell: the server has the same start time, and so the same generation. A session reads as soon
+ * as the server can be reached again.
+ */
+START_TEST(a_standby_whose_backend_crashed_is_not_trusted_either)
+{
+	dbha_error err;
+	dbha *h = open_all(&c, NULL);
+	int older = 0;
+	cluster_ask(&c, 1, "CHECKPOINT");
+	cluster_all_catch_up(&c);
+	cluster_ask(&c, 2, "CHECKPOINT");
+	for (int i = 0; i < 8 && older < 2; i++) {
+		dbha_session *s;
+		long n = reader_on_2(h, &s);
+		older += a_backend_crashes(n);
+		WAIT_FOR(node_status(h, 1).state == DBHA_STATE_UP && node_status(h, 1).pool_idle > 0, PATIENCE_MS);
+		expect_no_way_back(s, n);
+		apply_delay(2, "0");
+		go_on_replay(&c, 3);
+		cluster_all_catch_up(&c);
+		ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+		dbha_session_close(s);
+	}
+	printf("# after the crash of a backend it had less %d times\n", older);
+	ck_assert_int_gt(older, 0);
+	c.intact = true;
+}
+END_TEST
+
 START_TEST(a_conflict_with_recovery_costs_no_error)
 {
 	static struct statement reader;
@@ -607,6 +661,7 @@ int main(void)
 	ADD_TEST(suite, reads_stay_on_a_standby_and_do_not_go_back, made, NULL, 60);
 	ADD_TEST(suite, when_its_standby_dies_reads_do_not_go_back, made, NULL, 60);
 	ADD_TEST(suite, a_standby_that_comes_back_with_less_is_not_the_same, made, NULL, 120);
+	ADD_TEST(suite, a_standby_whose_backend_crashed_is_not_trusted_either, made, NULL, 120);
 	ADD_TEST(suite, without_standbys_the_primary_says_so, made, unmade, 60);
 	return run_suite(suite, &c);
 }
