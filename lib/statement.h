@@ -73,7 +73,4 @@ int dbha__statement_run(struct statement *st);
 /* Runs it on the connection in `kept`, once. The connection stays there, or is given back where it is no good any more. */
 int dbha__statement_run_on_kept(struct statement *st);
 
-/* Spends a retry of the handle's budget. False: there is none left. */
-bool dbha__statement_spend_retry(dbha *h);
-
 #endif

@@ -6,6 +6,7 @@
 
 #include "backoff.h"
 #include "clock.h"
+#include "again.h"
 #include "error.h"
 #include "session.h"
 
@@ -84,7 +85,7 @@ static int run_all(dbha_session *s, const dbha_transaction_options *options, dbh
 		err->attempts = attempt;
 		if (!helps(&run, options, err) || (max && attempt >= max))
 			return code;
-		if (!dbha__statement_spend_retry(s->h)) {
+		if (!dbha__again_spend(s->h)) {
 			STATS_ADD(&s->h->handle_stats, retries_refused, 1);
 			return code;
 		}

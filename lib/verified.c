@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "clock.h"
+#include "again.h"
 #include "error.h"
 #include "session.h"
 
@@ -52,7 +53,7 @@ int dbha__verified_run(dbha_session *s, const dbha_request *request, PGresult **
 	int code;
 	for (int attempt = 0;; attempt++) {
 		code = run_once(s, request, result, err);
-		bool again = code == DBHA_ERR_ROLLED_BACK && !err->outcome_unknown && dbha__statement_spend_retry(s->h);
+		bool again = code == DBHA_ERR_ROLLED_BACK && !err->outcome_unknown && dbha__again_spend(s->h);
 		if (!again || !dbha__session_pause(s, attempt))
 			break;
 		STATS_ADD(&s->h->handle_stats, retries, 1);
