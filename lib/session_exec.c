@@ -163,7 +163,7 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 		st.call.intent = rq->intent == DBHA_WRITE ? DBHA_WRITE : DBHA_DEFAULT;
 		if (s->read_only)
 			st.call.intent = s->serializable ? DBHA_WRITE : DBHA_READ;
-		code = dbha__session_follow(s, &st, s->read_only);
+		code = s->slot ? dbha__session_follow_pinned(s, &st) : dbha__session_follow(s, &st, s->read_only);
 		if (code != DBHA_OK)
 			return code;
 		st.before = &begin;
