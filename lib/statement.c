@@ -260,7 +260,9 @@ static void note_seen(struct statement *st, const struct dbha_conn *slot, const 
 	if (!st->causal || attempt->end == ATTEMPT_NOT_SENT || (call->intent == DBHA_READ && !call->causal))
 		return;
 	struct token before = st->causal->floor;
-	if (call->on_standby && attempt->end == ATTEMPT_OK)
+	if (call->on_standby && !call->causal)
+		dbha__causal_again(st->causal, call->last_node, slot->generation, dbha__clock_now());
+	else if (call->on_standby && attempt->end == ATTEMPT_OK)
 		dbha__causal_on_standby(st->causal, call->last_node, slot->generation, dbha__clock_now());
 	else if (!call->on_standby && !st->position.timeline)
 		dbha__causal_on_primary(st->causal);
@@ -505,7 +507,7 @@ static bool goes_on_with(const struct statement *st, struct dbha_conn *slot, con
 static void guard_kept(struct statement *st)
 {
 	struct call *call = &st->call;
-	if (!call->causal || !call->on_standby || st->in_transaction || st->continued)
+	if (!call->causal || !call->on_standby || (st->in_transaction && !st->begins) || st->continued)
 		return;
 	struct token lost;
 	const struct view *view = dbha__view_borrow(&call->h->view);
@@ -518,11 +520,25 @@ static void guard_kept(struct statement *st)
 		dbha__tell_lost(call->h, &lost, &call->causal->floor);
 }
 
-/* It can go nowhere else: it is asked again until its standby has replayed enough. False: not before the deadline. */
+static bool is_seen_to_have(const struct call *call)
+{
+	bool has = dbha__causal_has(&dbha__view_borrow(&call->h->view)->nodes[call->last_node], &call->floor);
+	dbha__view_return(&call->h->view);
+	return has;
+}
+
+/*
+ * It can go nowhere else: it is asked again until its standby has replayed enough. A transaction that has begun there could not be begun
+ * again: it waits until the monitor has seen as much. False: not before the deadline.
+ */
 static bool attempt_on_kept(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
 {
 	struct call *call = &st->call;
 	guard_kept(st);
+	while (st->begins && call->guard && !is_seen_to_have(call))
+		if (!dbha__call_nap(call, BEHIND_NAP_US))
+			return false;
+	call->guard = call->guard && !st->begins;
 	attempt_on(st, slot, attempt);
 	while (st->behind) {
 		PQclear(attempt->result);
@@ -559,6 +575,7 @@ int dbha__statement_run_on_kept(struct statement *st)
 		not_sent(st, &attempt);
 	else if (!attempt_on_kept(st, slot, &attempt)) {
 		explain(st, DBHA_REASON_PINNED);
+		st->kept = NULL; /* nothing has become of it: the session has it as before */
 		return kept_is_behind(st);
 	}
 	judge(st, slot, &attempt);

@@ -14,6 +14,12 @@ void dbha__causal_on_standby(struct causal *causal, int node, uint64_t generatio
 	causal->at_us = now;
 }
 
+void dbha__causal_again(struct causal *causal, int node, uint64_t generation, int64_t now)
+{
+	if (causal->seen == SEEN_STANDBY && causal->node == node && causal->generation == generation)
+		causal->at_us = now;
+}
+
 void dbha__causal_on_primary(struct causal *causal)
 {
 	causal->seen = SEEN_PRIMARY;

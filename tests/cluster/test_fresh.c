@@ -311,6 +311,41 @@ START_TEST(read_only_transactions_obey_the_token)
 }
 END_TEST
 
+/* What is read carelessly in between, on a standby that is behind, does not make that standby the one to go on with. */
+static void expect_nothing_forgotten(dbha_session *s)
+{
+	dbha_error err;
+	hold_both();
+	long n = raise_row(s);
+	ASSERT_OK(dbha_session_set_consistency(s, DBHA_CONSISTENCY_EVENTUAL, &err), err);
+	ck_assert_int_lt(look(s).n, n);
+	ck_assert_int_lt(look_read_only(s, DBHA_REPEATABLE_READ).n, n);
+	ck_assert_int_lt(look_stream(s).n, n);
+	ck_assert_int_lt(look_copy(s).n, n);
+	ASSERT_OK(dbha_session_set_consistency(s, DBHA_CONSISTENCY_DEFAULT, &err), err);
+	/* Only the first statement of a transaction is asked how fresh it wants to be. */
+	ASSERT_OK(dbha_session_begin(s, &DBHA_TRANSACTION(.read_only = 1), &err), err);
+	ck_assert_int_lt(look_as(s, DBHA_CONSISTENCY_EVENTUAL).n, n);
+	ck_assert_int_lt(look(s).n, n);
+	ASSERT_OK(dbha_session_commit(s, 0, &err), err);
+	for (int i = 0; i < 10; i++)
+		ck_assert_int_eq(look(s).n, n);
+	go_on_both();
+	cluster_all_catch_up(&c);
+}
+
+START_TEST(a_careless_read_in_between_forgets_nothing)
+{
+	dbha *h = open_all(&c, NULL);
+	dbha_session *fresh = talk_open(h), *placed = placed_session(h), *on_standby = placed_session(h);
+	expect_nothing_forgotten(fresh);
+	expect_nothing_forgotten(placed);
+	WAIT_FOR(look(on_standby).route.role == DBHA_ROLE_STANDBY, PATIENCE_MS);
+	expect_nothing_forgotten(on_standby);
+	c.intact = true;
+}
+END_TEST
+
 START_TEST(what_a_transaction_wrote_is_seen_after_it)
 {
 	dbha_error err;
@@ -419,7 +454,17 @@ START_TEST(a_pinned_session_shows_nothing_stale)
 	printf("# pinned: %s, %ld (%ld), %s: %s\n", dbha_code_name(l.code), l.n, n, dbha_reason_name(l.route.reason),
 	       l.code ? l.err.message : "");
 	ck_assert(l.code != DBHA_OK || l.n == n);
+	ASSERT_OK(dbha_session_begin(s, &DBHA_TRANSACTION(.read_only = 1), &err), err);
+	l = look_within(s, DBHA_CONSISTENCY_DEFAULT, 700);
+	ck_assert(l.code != DBHA_OK || l.n == n);
+	ASSERT_OK(dbha_session_rollback(s, 0, &err), err);
 	go_on_both();
+	ASSERT_OK(dbha_session_begin(s, &DBHA_TRANSACTION(.read_only = 1), &err), err);
+	l = look_within(s, DBHA_CONSISTENCY_DEFAULT, PATIENCE_MS);
+	ASSERT_OK(l.code, l.err);
+	ck_assert_int_eq(l.n, n);
+	ASSERT_OK(dbha_session_commit(s, 0, &err), err);
+	ck_assert_int_eq(talk_status(s).pinned, 1);
 	WAIT_FOR((l = look_within(s, DBHA_CONSISTENCY_DEFAULT, 5000)).code == DBHA_OK, PATIENCE_MS);
 	ck_assert_int_eq(l.n, n);
 	/* One that is pinned to the primary writes and reads there. */
@@ -654,6 +699,7 @@ int main(void)
 	ADD_TEST(suite, waiting_for_replay_ends_with_the_call, made, NULL, 60);
 	ADD_TEST(suite, read_only_transactions_obey_the_token, made, NULL, 60);
 	ADD_TEST(suite, what_a_transaction_wrote_is_seen_after_it, made, NULL, 60);
+	ADD_TEST(suite, a_careless_read_in_between_forgets_nothing, made, NULL, 60);
 	ADD_TEST(suite, streams_and_copies_obey_the_token, made, NULL, 60);
 	ADD_TEST(suite, writes_by_copy_and_by_stream_are_seen, made, NULL, 60);
 	ADD_TEST(suite, a_pinned_session_shows_nothing_stale, made, NULL, 60);
