@@ -125,7 +125,8 @@ static bool ask_first(struct statement *st, struct conn *conn, struct attempt *a
 	dbha__exec(conn, &ask, st->call.deadline, attempt);
 	if (attempt->end != ATTEMPT_OK)
 		return false;
-	st->behind = dbha__replayed_read(attempt->result) < st->call.floor.lsn;
+	bool keeps_snapshot;
+	st->behind = dbha__replayed_read(attempt->result, &keeps_snapshot) < st->call.floor.lsn;
 	PQclear(attempt->result);
 	attempt->result = NULL;
 	return !st->behind;
@@ -158,6 +159,7 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .request = rq,
 	    .mark = st->mark,
 	    .floor = st->call.guard ? &st->call.floor : NULL,
+	    .floor_apart = st->call.guard && !dbha__retry_atomic(rq->sql),
 	    .floor_wait_ms = st->call.guard ? floor_wait_ms(&st->call) : 0,
 	    .position = st->places && !st->call.on_standby ? &st->position : NULL,
 	};

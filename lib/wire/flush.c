@@ -137,8 +137,12 @@ static bool send_question(struct pipeline *p, const char *sql, enum item_kind ki
 
 static bool send_guard(struct pipeline *p)
 {
+	bool apart = p->flush->before || p->flush->floor_apart || p->conn->guards_apart;
 	p->aside = true;
-	bool sent = send_wait(p) && send_question(p, dbha__replayed_sql(), ITEM_REPLAYED) && send_sync(p, ITEM_SYNC);
+	if (!send_wait(p))
+		return false;
+	p->aside = apart;
+	bool sent = send_question(p, dbha__replayed_sql(), ITEM_REPLAYED) && (!apart || send_sync(p, ITEM_SYNC));
 	p->aside = false;
 	return sent;
 }
@@ -191,12 +195,14 @@ static bool refuses(const PGresult *result)
 	return sqlstate && strncmp(sqlstate, "42", 2) == 0;
 }
 
-static void take_aside(struct pipeline *p, const struct item *item, const PGresult *result)
+static void take_replayed(struct pipeline *p, const struct item *item, const PGresult *result)
 {
-	if (item->kind == ITEM_REPLAYED)
-		p->flush->behind = dbha__replayed_read(result) < p->flush->floor->lsn;
-	else if (item->kind == ITEM_POSITION)
-		dbha__position_read(result, p->flush->position);
+	bool keeps_snapshot;
+	p->flush->behind = dbha__replayed_read(result, &keeps_snapshot) < p->flush->floor->lsn;
+	if (item->aside || !keeps_snapshot)
+		return;
+	p->flush->behind = true;
+	p->conn->guards_apart = true;
 }
 
 /* One result of one item. */
@@ -213,8 +219,11 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 		dbha__stmtcache_refused(p->conn->statements, item->name);
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
 		p->flush->mark_refused = !dbha__mark_read(result, p->flush->mark) && dbha__mark_is_there(result);
+	if (item->kind == ITEM_REPLAYED)
+		take_replayed(p, item, result);
+	if (item->kind == ITEM_POSITION)
+		dbha__position_read(result, p->flush->position);
 	if (item->aside) {
-		take_aside(p, item, result);
 		PQclear(result);
 		return;
 	}

@@ -107,6 +107,33 @@ START_TEST(the_route_says_why)
 }
 END_TEST
 
+/*
+ * In a REPEATABLE READ transaction the read would use the snapshot of the question, which is older than its answer: the first answer on a connection
+ * tells that, and is not believed. From then on the question has a transaction of its own.
+ */
+START_TEST(a_snapshot_that_is_older_than_the_answer_is_not_read_from)
+{
+	dbha *h =
+	    open_all(&c, NO_NEWS "&pool_max_size=1&options=-c%20default_transaction_isolation%3Drepeatable%5C%20read");
+	dbha_session *s = placed_session(h);
+	int guarded = 0, behind = 0;
+	for (int i = 0; i < 12; i++) {
+		long n = raise_row(s);
+		cluster_all_catch_up(&c);
+		struct look l = look(s);
+		ASSERT_OK(l.code, l.err);
+		ck_assert_int_eq(l.n, n);
+		guarded += l.route.reason == DBHA_REASON_GUARDED;
+		behind += l.route.reason == DBHA_REASON_BEHIND;
+	}
+	/* At most once on each of the two connections to a standby, and at least once. */
+	ck_assert_int_ge(counters(h, -1).guards_behind, 1);
+	ck_assert_int_le(behind, 2);
+	ck_assert_int_ge(guarded, 10);
+	c.intact = true;
+}
+END_TEST
+
 START_TEST(without_standbys_the_primary_says_so)
 {
 	dbha_error err;
@@ -708,6 +735,7 @@ int main(void)
 	ADD_TEST(suite, when_its_standby_dies_reads_do_not_go_back, made, NULL, 60);
 	ADD_TEST(suite, a_standby_that_comes_back_with_less_is_not_the_same, made, NULL, 120);
 	ADD_TEST(suite, a_standby_whose_backend_crashed_is_not_trusted_either, made, NULL, 120);
+	ADD_TEST(suite, a_snapshot_that_is_older_than_the_answer_is_not_read_from, made, NULL, 60);
 	ADD_TEST(suite, without_standbys_the_primary_says_so, made, unmade, 60);
 	return run_suite(suite, &c);
 }
