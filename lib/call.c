@@ -393,11 +393,13 @@ void dbha__call_found_none(struct call *call, dbha_error *err)
  */
 static bool is_of_known_life(struct call *call, const struct dbha_conn *slot)
 {
-	if (call->reason == DBHA_REASON_REPLAYED && slot->connected_us > call->known_us) {
+	/* Behind a pooler nobody sees how old the server's own connection is. */
+	bool direct = slot->conn->direct;
+	if (call->reason == DBHA_REASON_REPLAYED && (!direct || slot->connected_us > call->known_us)) {
 		call->guard = true;
 		call->reason = DBHA_REASON_GUARDED;
 	}
-	return call->reason != DBHA_REASON_SAME || dbha__causal_is_since(call->causal, slot->connected_us);
+	return call->reason != DBHA_REASON_SAME || (direct && dbha__causal_is_since(call->causal, slot->connected_us));
 }
 
 struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)

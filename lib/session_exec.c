@@ -55,6 +55,10 @@ static void follow(dbha_session *s, const struct statement *st)
 		dbha__session_lost(s);
 		return;
 	}
+	if (st->left) {
+		s->used_before = st->left;
+		dbha__session_lost(s);
+	}
 	if (!st->kept)
 		return;
 	if (!s->slot)

@@ -12,6 +12,7 @@
 #include "position.h"
 #include "routing.h"
 #include "tell.h"
+#include "verb.h"
 
 int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
@@ -45,6 +46,8 @@ int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **r
 		return dbha__fail(err, DBHA_ERR_USAGE,
 		                  "%s: request.route->size is %zu, not %zu: set it to sizeof(dbha_result_route)", what,
 		                  rq->route->size, sizeof *rq->route);
+	if (rq->route)
+		*rq->route = (dbha_result_route){.size = sizeof *rq->route, .lag_ms = -1, .lag_bytes = -1};
 	if (rq->intent < DBHA_DEFAULT || rq->intent > DBHA_WRITE)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.intent is %d: DBHA_DEFAULT, DBHA_READ or DBHA_WRITE", what,
 		                  (int)rq->intent);
@@ -116,20 +119,34 @@ static int server_timeout_ms(const struct call *call)
 	return left < 1 ? 1 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
-/* Before a stream, which cannot travel with anything: has the standby replayed enough? A round trip of its own. */
+/*
+ * Has the standby replayed enough? In a round trip of its own: before what cannot travel with the question (a stream), what must not be executed
+ * for nothing (nobody has said that it only reads), and what was thrown away once already. False: it has not, or there is no answer, as
+ * `attempt` says.
+ */
 static bool ask_first(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
 	const dbha_request ask = {.size = sizeof ask, .sql = dbha__replayed_sql()};
-	if (!st->call.guard)
-		return true;
-	dbha__exec(conn, &ask, st->call.deadline, attempt);
-	if (attempt->end != ATTEMPT_OK)
-		return false;
 	bool keeps_snapshot;
-	st->behind = dbha__replayed_read(attempt->result, &keeps_snapshot) < st->call.floor.lsn;
-	PQclear(attempt->result);
-	attempt->result = NULL;
-	return !st->behind;
+	dbha__exec(conn, &ask, st->call.deadline, attempt);
+	bool answered = attempt->end == ATTEMPT_OK || attempt->end == ATTEMPT_ERROR;
+	st->behind = answered && dbha__replayed_read(attempt->result, &keeps_snapshot) < st->call.floor.lsn;
+	if (answered) {
+		PQclear(attempt->result);
+		dbha__attempt_begin(attempt);
+		return !st->behind;
+	}
+	/* The statement itself was not sent. */
+	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT || attempt->end == ATTEMPT_CANCELLED;
+	if (!attempt->prepared_only)
+		attempt->end = ATTEMPT_NOT_SENT;
+	return false;
+}
+
+static bool asks_first(const struct statement *st)
+{
+	const struct call *call = &st->call;
+	return call->guard && (st->step || call->intent != DBHA_READ || call->behind_us);
 }
 
 /* What the server may wait for the standby to catch up, where it can. */
@@ -145,11 +162,14 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 {
 	st->behind = false;
 	st->position.timeline = 0;
+	bool asked = asks_first(st);
+	if (asked && !ask_first(st, conn, attempt))
+		return;
 	if (st->step) {
-		if (ask_first(st, conn, attempt))
-			st->step(st, conn, attempt);
+		st->step(st, conn, attempt);
 		return;
 	}
+	bool guarded = st->call.guard && !asked;
 	const dbha_request *rq = st->request;
 	/* A statement that commits on the way cannot run behind another one in the same message. */
 	bool limited = rq->flags & DBHA_SERVER_TIMEOUT && (st->in_transaction || dbha__retry_atomic(rq->sql));
@@ -158,9 +178,9 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
 	    .request = rq,
 	    .mark = st->mark,
-	    .floor = st->call.guard ? &st->call.floor : NULL,
-	    .floor_apart = st->call.guard && !dbha__retry_atomic(rq->sql),
-	    .floor_wait_ms = st->call.guard ? floor_wait_ms(&st->call) : 0,
+	    .floor = guarded ? &st->call.floor : NULL,
+	    .floor_apart = guarded && !dbha__retry_atomic(rq->sql),
+	    .floor_wait_ms = guarded ? floor_wait_ms(&st->call) : 0,
 	    .position = st->places && !st->call.on_standby ? &st->position : NULL,
 	};
 	if (!flush.before && !flush.mark && !limited && !flush.floor && !flush.position) {
@@ -259,7 +279,8 @@ static bool goes_on(const struct statement *st, const struct attempt *attempt)
 static void note_seen(struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
 {
 	const struct call *call = &st->call;
-	if (!st->causal || attempt->end == ATTEMPT_NOT_SENT || (call->intent == DBHA_READ && !call->causal))
+	bool careless = call->intent == DBHA_READ && !call->causal && call->consistency != DBHA_CONSISTENCY_PRIMARY;
+	if (!st->causal || attempt->end == ATTEMPT_NOT_SENT || careless)
 		return;
 	struct token before = st->causal->floor;
 	if (call->on_standby && !call->causal)
@@ -388,10 +409,12 @@ static bool run_once(struct statement *st, int *code)
 	if (attempt.end == ATTEMPT_OK) {
 		if (call->refused)
 			remember_write(st);
-		if (must_keep(st, slot, &attempt))
+		if (must_keep(st, slot, &attempt)) {
 			st->kept = slot;
-		else
+		} else {
+			st->left = st->keeps ? slot->conn->used : 0;
 			dbha__call_return(h, slot, true);
+		}
 		return true;
 	}
 	/* The pool may have it before the next attempt, which may be for this very node. */
@@ -505,11 +528,12 @@ static bool goes_on_with(const struct statement *st, struct dbha_conn *slot, con
 	return st->verdict.keep || read_only;
 }
 
-/* What a session that is pinned to a standby has seen otherwise, by a token, is asked for with the statement. */
+/* What a session that is pinned to a standby has seen otherwise, by a token: before a statement on its own, and before a transaction. */
 static void guard_kept(struct statement *st)
 {
 	struct call *call = &st->call;
-	if (!call->causal || !call->on_standby || (st->in_transaction && !st->begins) || st->continued)
+	bool within = st->in_transaction && !st->begins && dbha__verb(st->request->sql) != VERB_BEGIN;
+	if (!call->causal || !call->on_standby || within || st->continued)
 		return;
 	struct token lost;
 	const struct view *view = dbha__view_borrow(&call->h->view);
@@ -522,33 +546,30 @@ static void guard_kept(struct statement *st)
 		dbha__tell_lost(call->h, &lost, &call->causal->floor);
 }
 
-static bool is_seen_to_have(const struct call *call)
+/* Of a standby that is on an older timeline, as far as is known, a position says nothing. */
+static bool may_be_asked(const struct call *call)
 {
-	bool has = dbha__causal_has(&dbha__view_borrow(&call->h->view)->nodes[call->last_node], &call->floor);
+	bool may = dbha__view_borrow(&call->h->view)->nodes[call->last_node].timeline >= call->floor.timeline;
 	dbha__view_return(&call->h->view);
-	return has;
+	return may;
 }
 
-/*
- * It can go nowhere else: it is asked again until its standby has replayed enough. A transaction that has begun there could not be begun
- * again: it waits until the monitor has seen as much. False: not before the deadline.
- */
+/* It can go nowhere else: its standby is asked until it has replayed enough. False: not before the deadline. */
 static bool attempt_on_kept(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
 {
 	struct call *call = &st->call;
 	guard_kept(st);
-	while (st->begins && call->guard && !is_seen_to_have(call))
+	while (call->guard) {
+		bool asked = may_be_asked(call);
+		if (asked && ask_first(st, slot->conn, attempt))
+			break;
+		if (asked && !st->behind)
+			return true; /* its connection is lost, as `attempt` says */
 		if (!dbha__call_nap(call, BEHIND_NAP_US))
 			return false;
-	call->guard = call->guard && !st->begins;
-	attempt_on(st, slot, attempt);
-	while (st->behind) {
-		PQclear(attempt->result);
-		attempt->result = NULL;
-		if (!dbha__call_nap(call, BEHIND_NAP_US))
-			return false;
-		attempt_on(st, slot, attempt);
 	}
+	call->guard = false;
+	attempt_on(st, slot, attempt);
 	return true;
 }
 

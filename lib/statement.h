@@ -51,6 +51,7 @@ struct statement {
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
 	bool
 	    unprepared; /* a prepared statement of the library's was gone from its session; the next attempt prepares it anew */
+	unsigned left;        /* what it had set on a connection that was lost behind its end; 0: nothing */
 	bool connection_lost; /* the one in `kept` has been given back, it was no good any more */
 };
 

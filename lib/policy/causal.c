@@ -28,6 +28,11 @@ void dbha__causal_on_primary(struct causal *causal)
 bool dbha__causal_at(struct causal *causal, const struct token *position)
 {
 	bool short_of = dbha__token_beyond(&causal->floor, position);
+	/* Of an older timeline it is not the primary that the session knows of: it was shut out, and has not been told yet. */
+	if (position->timeline < causal->floor.timeline) {
+		causal->seen = SEEN_PRIMARY;
+		return false;
+	}
 	causal->floor = *position;
 	causal->seen = SEEN_NOTHING;
 	return short_of;

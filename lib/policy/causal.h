@@ -50,8 +50,8 @@ void dbha__causal_on_primary(struct causal *causal);
 void dbha__causal_again(struct causal *causal, int node, uint64_t generation, int64_t now);
 
 /*
- * The position of the primary behind everything that was done. True: it is short of what had been seen before, so the primary has lost
- * something.
+ * The position of the primary behind everything that was done. True: it is short of what had been seen before on its timeline, so the
+ * primary has lost something.
  */
 bool dbha__causal_at(struct causal *causal, const struct token *position);
 

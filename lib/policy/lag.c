@@ -59,6 +59,16 @@ int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn, int64_t se
 	return until_us > samples[0].at_us ? (until_us - samples[0].at_us) / 1000 : -1;
 }
 
+int64_t dbha__lag_fresh_us(const struct lag_history *history, uint64_t lsn, int64_t seen_us)
+{
+	int newest = history->n > 0 ? newest_by(history, seen_us) : -1;
+	if (newest >= 0 && history->samples[newest].lsn <= lsn)
+		return stood_until(history, newest, seen_us);
+	while (newest >= 0 && history->samples[newest].lsn > lsn)
+		newest--;
+	return newest >= 0 ? history->samples[newest].at_us : -1;
+}
+
 bool dbha__lag_known(const struct lag_history *history, uint64_t lsn)
 {
 	return history->n > 0 && history->samples[0].lsn <= lsn;

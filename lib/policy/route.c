@@ -95,7 +95,7 @@ static bool is_too_old(const struct view *view, const struct route_query *query,
 		return true;
 	if (query->bounded_ms == 0 || view->primary < 0)
 		return false;
-	return node->lag_ms < 0 || node->lag_ms + (query->now_us - node->seen_us) / 1000 > query->bounded_ms;
+	return node->fresh_us < 0 || (query->now_us - node->fresh_us) / 1000 > query->bounded_ms;
 }
 
 static bool serves_reads(const struct choice *c, int i)
@@ -240,7 +240,7 @@ static int pick_read_only(struct choice *c, struct route *route)
 }
 
 /* libpq's `any`: the first in the list. What says nothing may write, so that a split brain leaves only standbys. */
-static int pick_first(const struct choice *c)
+static int pick_first(const struct choice *c, struct route *route)
 {
 	const struct view *view = c->view;
 	for (int i = 0; i < view->n_nodes; i++) {
@@ -248,8 +248,14 @@ static int pick_first(const struct choice *c)
 		bool disputed = view->split_brain && node->role == DBHA_ROLE_PRIMARY;
 		bool lacks = node->role == DBHA_ROLE_STANDBY && (c->need.primary || !dbha__causal_has(node, &c->need.floor)) &&
 		             c->need.stick != i;
-		if (dbha__topology_usable(node) && !disputed && !avoided(c->query, i) && !lacks)
-			return i;
+		if (!dbha__topology_usable(node) || disputed || avoided(c->query, i) || lacks)
+			continue;
+		route->known_us = node->seen_us - node->latency_us;
+		if (node->role == DBHA_ROLE_STANDBY && c->need.stick == i)
+			route->reason = DBHA_REASON_SAME;
+		else if (node->role == DBHA_ROLE_STANDBY && c->need.floor.timeline)
+			route->reason = DBHA_REASON_REPLAYED;
+		return i;
 	}
 	return -1;
 }
@@ -307,7 +313,7 @@ static int pick(struct choice *c, struct route *route)
 	case WANT_ANY:
 		break;
 	}
-	return pick_first(c);
+	return pick_first(c, route);
 }
 
 static bool every_node_is(const struct view *view, enum dbha_state state)

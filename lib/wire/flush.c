@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clock.h"
 #include "position.h"
+#include "retry.h"
 #include "sessionstate.h"
 #include "stmtcache.h"
 #include "wait.h"
@@ -28,6 +30,9 @@ struct item {
 };
 
 #define ITEMS_MAX 24
+
+/* How long the answer to the position may take once the statement is over: it is not worth more, the next read asks again. */
+#define ASIDE_US ((int64_t)200000)
 
 struct pipeline {
 	struct conn *conn;
@@ -284,6 +289,9 @@ static enum waited collect_sync(struct pipeline *p, enum item_kind kind)
 			dbha__attempt_judge_late(p->conn, p->attempt);
 		p->late = p->conn->late;
 		p->settled = true;
+		int64_t patience = dbha__clock_now() + ASIDE_US;
+		p->deadline = patience < p->deadline ? patience : p->deadline;
+		p->drained = true;
 	}
 	return WAITED_READY;
 }
@@ -324,7 +332,7 @@ static void give_up(struct pipeline *p)
 	dbha__conn_cut(p->conn);
 }
 
-void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, struct attempt *attempt)
+static void run_once(struct conn *conn, struct flush *flush, int64_t deadline, struct attempt *attempt)
 {
 	struct pipeline p = {.conn = conn, .flush = flush, .attempt = attempt, .deadline = deadline};
 	unsigned hints = 0;
@@ -351,4 +359,20 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 	else if (waited != WAITED_READY)
 		judge(&p, waited);
 	dbha__attempt_note_use(conn, flush->request, hints, attempt);
+}
+
+/* A statement whose preparation turned out to be no good has not been executed; outside a transaction it is sent once more, as dbha__exec does it. */
+static bool is_mended(const struct conn *conn, const struct flush *flush, const struct attempt *attempt)
+{
+	return flush->unprepared && attempt->end == ATTEMPT_ERROR && !flush->before && !conn->late &&
+	       dbha__conn_state(conn) == CONN_IDLE && !dbha__retry_runs_code(flush->request->sql);
+}
+
+void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, struct attempt *attempt)
+{
+	run_once(conn, flush, deadline, attempt);
+	if (!is_mended(conn, flush, attempt) || dbha__clock_now() >= deadline)
+		return;
+	PQclear(attempt->result);
+	run_once(conn, flush, deadline, attempt);
 }
