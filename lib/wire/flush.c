@@ -272,28 +272,46 @@ static enum waited collect_item(struct pipeline *p, const struct item *item)
 	}
 }
 
-/* A Sync's result has no NULL behind it. */
+/* The statement is over. What comes behind it is waited for no longer than it is worth. */
+static void settle(struct pipeline *p)
+{
+	int64_t patience = dbha__clock_now() + ASIDE_US;
+	dbha__attempt_judge(p->conn, p->attempt);
+	if (p->conn->late)
+		dbha__attempt_judge_late(p->conn, p->attempt);
+	p->late = p->conn->late;
+	p->settled = true;
+	p->drained = true;
+	p->deadline = patience < p->deadline ? patience : p->deadline;
+}
+
+/*
+ * A Sync's result has no NULL behind it. Before it comes what went wrong at the end of the transaction, such as a constraint that is only
+ * checked there.
+ */
 static enum waited collect_sync(struct pipeline *p, enum item_kind kind)
 {
-	enum waited waited = wait_for_result(p);
-	if (waited != WAITED_READY)
-		return waited;
-	PGresult *sync = PQgetResult(p->conn->pg);
-	bool synced = PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
-	PQclear(sync);
-	if (!synced)
-		return WAITED_BROKEN;
-	if (kind == ITEM_END) {
-		dbha__attempt_judge(p->conn, p->attempt);
-		if (p->conn->late)
-			dbha__attempt_judge_late(p->conn, p->attempt);
-		p->late = p->conn->late;
-		p->settled = true;
-		int64_t patience = dbha__clock_now() + ASIDE_US;
-		p->deadline = patience < p->deadline ? patience : p->deadline;
-		p->drained = true;
+	PGconn *pg = p->conn->pg;
+	for (int nothing = 0; nothing < 2;) {
+		enum waited waited = wait_for_result(p);
+		if (waited != WAITED_READY)
+			return waited;
+		PGresult *result = PQgetResult(pg);
+		ExecStatusType status = PQresultStatus(result);
+		nothing += result == NULL;
+		if (kind == ITEM_END && status == PGRES_FATAL_ERROR && result)
+			dbha__attempt_take(p->attempt, result);
+		else
+			PQclear(result);
+		if (status == PGRES_PIPELINE_SYNC) {
+			if (kind == ITEM_END)
+				settle(p);
+			return WAITED_READY;
+		}
+		if (PQstatus(pg) != CONNECTION_OK)
+			return WAITED_BROKEN;
 	}
-	return WAITED_READY;
+	return WAITED_BROKEN;
 }
 
 static enum waited collect(struct pipeline *p)

@@ -134,6 +134,26 @@ START_TEST(a_snapshot_that_is_older_than_the_answer_is_not_read_from)
 }
 END_TEST
 
+/* Its error comes behind the statement's answer, before the end of the transaction, and before the answer to the question for the position. */
+START_TEST(a_constraint_that_is_checked_at_the_end_is_reported_as_such)
+{
+	dbha_error err;
+	dbha *h = open_all(&c, NULL);
+	dbha_session *s = placed_session(h);
+	cluster_ask(&c, 1,
+	            "DROP TABLE IF EXISTS late; CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED); "
+	            "INSERT INTO late VALUES (1); GRANT ALL ON late TO app");
+	for (int i = 0; i < 4; i++) { /* unprepared, and prepared */
+		ASSERT_CODE(talk_as(s, DBHA_WRITE, "INSERT INTO late VALUES (1)", &err), SERVER, err);
+		ck_assert_str_eq(err.sqlstate, "23505");
+		ck_assert(!err.outcome_unknown);
+		ASSERT_OK(talk_as(s, DBHA_WRITE, "UPDATE late SET id = 1", &err), err);
+	}
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM late"), 1);
+	c.intact = true;
+}
+END_TEST
+
 START_TEST(without_standbys_the_primary_says_so)
 {
 	dbha_error err;
@@ -736,6 +756,7 @@ int main(void)
 	ADD_TEST(suite, a_standby_that_comes_back_with_less_is_not_the_same, made, NULL, 120);
 	ADD_TEST(suite, a_standby_whose_backend_crashed_is_not_trusted_either, made, NULL, 120);
 	ADD_TEST(suite, a_snapshot_that_is_older_than_the_answer_is_not_read_from, made, NULL, 60);
+	ADD_TEST(suite, a_constraint_that_is_checked_at_the_end_is_reported_as_such, made, NULL, 60);
 	ADD_TEST(suite, without_standbys_the_primary_says_so, made, unmade, 60);
 	return run_suite(suite, &c);
 }
