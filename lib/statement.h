@@ -46,12 +46,12 @@ struct statement {
 	/* Out, of the last attempt. */
 	bool behind;           /* the standby had not replayed enough: there is no attempt to speak of */
 	struct token position; /* of the primary behind it; timeline 0: not known */
+	unsigned left;         /* what it had set on a connection that was lost behind its end; 0: nothing */
 	struct verdict verdict;
 	struct retry retry;
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
 	bool
 	    unprepared; /* a prepared statement of the library's was gone from its session; the next attempt prepares it anew */
-	unsigned left;        /* what it had set on a connection that was lost behind its end; 0: nothing */
 	bool connection_lost; /* the one in `kept` has been given back, it was no good any more */
 };
 

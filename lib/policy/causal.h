@@ -39,7 +39,10 @@ struct causal_need {
 	bool primary;       /* only the primary has it in any case */
 };
 
-/* A statement has been executed on a standby that was chosen, or asked, for having the floor; and on the primary, without its position being known. */
+/*
+ * A statement has been executed on a standby that was chosen, or asked, for having the floor; and on the primary, without its position
+ * being known.
+ */
 void dbha__causal_on_standby(struct causal *causal, int node, uint64_t generation, int64_t now);
 void dbha__causal_on_primary(struct causal *causal);
 

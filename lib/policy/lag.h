@@ -47,8 +47,9 @@ bool dbha__lag_known(const struct lag_history *history, uint64_t lsn);
 
 /*
  * Whether a standby is too far behind for reads; lag and limit are both in milliseconds, or both in bytes. A lag that is not known
- * (-1) is too much, except while there is no primary: then nobody is known to be ahead, and the verdict stays as it was. Who was behind has to come down to three quarters of
- * the limit, so that a lag near the limit does not send the readers to and fro. max_lag 0: never.
+ * (-1) is too much, except while there is no primary: then nobody is known to be ahead, and the verdict stays as it was. Who was
+ * behind has to come down to three quarters of the limit, so that a lag near the limit does not send the readers to and fro.
+ * max_lag 0: never.
  */
 bool dbha__lag_behind(bool was, int64_t lag, int64_t max_lag, bool has_primary);
 

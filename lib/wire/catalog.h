@@ -2,8 +2,9 @@
  * catalog: the one query that fetches from a server what routing=auto has to know: which functions, operators, types and relations
  * are harmless to read with. Its answer goes into policy/function_book.
  *
- * Any role may run it, on a primary or a standby. It takes the server some 60 ms of work and answers with some 40 kB, so it is asked seldom, and by one
- * caller at a time (runtime/bookshelf); a database that has a great many objects of its own gets an answer with the most dangerous first, and what is left out is doubtful.
+ * Any role may run it, on a primary or a standby. It takes the server some 60 ms of work and answers with some 40 kB, so it is asked
+ * seldom, and by one caller at a time (runtime/bookshelf); a database that has a great many objects of its own gets an answer with the
+ * most dangerous first, and what is left out is doubtful.
  */
 #ifndef DBHA_WIRE_CATALOG_H
 #define DBHA_WIRE_CATALOG_H
