@@ -135,14 +135,13 @@ static void expect_cut(void)
 	ck_assert(report.found && report.cutting && report.done);
 }
 
-/* Sets something for the session, by `sql` or before it. */
+/* Something is set for the session, by the statement that is cut or in the transaction that it ends. */
 static void set_with(dbha_session *s, const char *sql, enum cut_kind kind, long at)
 {
-	bool commits = strcmp(sql, "COMMIT") == 0;
-	if (commits)
+	if (strcmp(sql, "COMMIT") == 0) {
 		talk_ask(s, "BEGIN");
-	if (commits)
 		talk_ask(s, "SET work_mem = '6MB'");
+	}
 	arm(sql, kind, at);
 	talk_ask(s, "%s", sql);
 }
@@ -173,31 +172,35 @@ START_TEST(what_was_set_on_a_connection_that_is_lost_behind_the_answer_is_told_a
 }
 END_TEST
 
+/* How long it took, in ms. */
+static int64_t write_with(dbha_session *s, const char *sql, enum cut_kind kind, long at)
+{
+	if (strcmp(sql, "COMMIT") == 0) {
+		talk_ask(s, "BEGIN");
+		raise_row(s);
+	}
+	arm(sql, kind, at);
+	int64_t began = now_ms();
+	talk_ask(s, "%s", sql);
+	return now_ms() - began;
+}
+
+/* The server says nothing any more behind the answer. */
 START_TEST(a_write_does_not_wait_for_its_position_until_its_deadline)
 {
-	PGresult *result;
-	dbha_error err;
+	static const char *const sqls[] = {"UPDATE rows SET n = n + 1", "COMMIT"};
 	cutter_start(&cutter, cluster_port(&c, 1));
 	dbha *h = open_behind(cutter.port, "sslmode=disable");
 	dbha_session *s = placed_session(h);
-	dbha_request rq =
-	    DBHA_REQUEST(.sql = "UPDATE rows SET n = n + 1 WHERE id = 1", .intent = DBHA_WRITE, .timeout_ms = 10000);
 	long before = cluster_count(&c, 1, "SELECT n FROM rows");
-	long at = 0;
-	for (int cut = 0; cut <= 1; cut++) {
-		arm("n + 1", cut ? CUT_SILENT : CUT_NONE, at);
-		int64_t began = now_ms();
-		ASSERT_OK(dbha_session_exec(s, &rq, &result, &err), err);
-		ck_assert_str_eq(PQcmdTuples(result), "1");
-		PQclear(result);
-		ck_assert_int_lt(now_ms() - began, 200 + 10 * SLACK_MS);
-		if (cut)
-			expect_cut();
-		else
-			at = place_of_the_cut();
+	for (int i = 0; i < 2; i++) {
+		write_with(s, sqls[i], CUT_NONE, 0);
+		long at = place_of_the_cut();
+		ck_assert_int_lt(write_with(s, sqls[i], CUT_SILENT, at), 200 + 10 * SLACK_MS);
+		expect_cut();
+		ck_assert_int_eq(look(s).n, before + 2 * (i + 1));
 	}
-	ck_assert_int_eq(cluster_count(&c, 1, "SELECT n FROM rows"), before + 2);
-	ck_assert_int_eq(look(s).n, before + 2);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT n FROM rows"), before + 4);
 	c.intact = true;
 }
 END_TEST
@@ -477,7 +480,7 @@ static bool asks_one(PGconn *pg, const char *sql)
  * The question for the position needs functions, and a connection that has called none has to look them up in pg_proc: it waits
  * there.
  */
-START_TEST(a_token_that_is_canceled_says_so)
+static void cancel_the_question(dbha_session *s)
 {
 	static struct spoken spoken;
 	static const char waiting[] =
@@ -485,9 +488,6 @@ START_TEST(a_token_that_is_canceled_says_so)
 	    "relation = 'pg_proc'::regclass AND usename = 'app'";
 	char token[DBHA_TOKEN_MAX];
 	dbha_error err;
-	dbha *h = open_all(&c, NO_NEWS "&pool_max_size=1");
-	talk_ask(talk_open(h), "SELECT"); /* the connection */
-	dbha_session *s = placed_session(h);
 	PGconn *admin = cluster_admin(&c, 1);
 	PQclear(PQexec(admin, "BEGIN; LOCK TABLE pg_proc IN ACCESS EXCLUSIVE MODE"));
 	spoken = (struct spoken){.s = s};
@@ -498,6 +498,41 @@ START_TEST(a_token_that_is_canceled_says_so)
 	PQfinish(admin);
 	ASSERT_STATE(spoken.code, CANCELED, "57014", spoken.err);
 	ck_assert_str_eq(spoken.token, "");
+	token_of(s, token);
+	ck_assert_uint_gt(strlen(token), 0);
+}
+
+START_TEST(a_token_that_is_canceled_says_so)
+{
+	dbha *h = open_all(&c, NO_NEWS "&pool_max_size=1"), *other = open_all(&c, NO_NEWS "&pool_max_size=1");
+	talk_ask(talk_open(h), "SELECT"); /* the connection */
+	cancel_the_question(placed_session(h));
+	/* One that holds its connection: what it writes there brings no position along. */
+	dbha_session *s = talk_open(other);
+	talk_ask(s, "SET work_mem = '5MB'");
+	talk_ask(s, "DELETE FROM rows WHERE id = 7");
+	cancel_the_question(s);
+	ck_assert_int_eq(talk_status(s).pinned, 1);
+	ck_assert_str_eq(talk_ask(s, "SHOW work_mem"), "5MB");
+	c.intact = true;
+}
+END_TEST
+
+START_TEST(a_token_asked_for_on_a_lost_connection_does_not_hide_what_was_lost_with_it)
+{
+	char token[DBHA_TOKEN_MAX];
+	dbha_error err;
+	dbha *h = open_all(&c, NO_NEWS);
+	dbha_session *s = talk_open(h);
+	talk_ask(s, "SET work_mem = '5MB'");
+	talk_ask(s, "DELETE FROM rows WHERE id = 7");
+	talk_terminate(&c, 1, s);
+	int code = dbha_session_token(s, token, 5000, &err);
+	printf("# %s: %s\n", dbha_code_name(code), code ? err.message : token);
+	ck_assert(code == DBHA_OK || !token[0]);
+	ASSERT_STATE(talk(s, "SHOW work_mem", &err), STATE_LOST, "08006", err);
+	ASSERT_HAS(err.message, "settings");
+	ASSERT_OK(dbha_session_reset(s, &err), err);
 	token_of(s, token);
 	ck_assert_uint_gt(strlen(token), 0);
 	c.intact = true;
@@ -766,6 +801,7 @@ int main(void)
 	ADD_TEST(suite, a_handle_of_one_standby_obeys_a_token, made, NULL, 30);
 	ADD_TEST(suite, the_token_of_a_session_that_holds_the_primary_needs_no_other_connection, made, NULL, 30);
 	ADD_TEST(suite, a_token_that_is_canceled_says_so, made, NULL, 30);
+	ADD_TEST(suite, a_token_asked_for_on_a_lost_connection_does_not_hide_what_was_lost_with_it, made, NULL, 30);
 	ADD_TEST(suite, a_malformed_token_leaves_a_route_that_says_nothing, made, NULL, 30);
 	ADD_TEST(suite, a_write_whose_preparation_is_spoilt_is_sent_again, made, NULL, 30);
 	ADD_TEST(suite, a_read_whose_preparation_is_spoilt_is_not_taken_for_a_write, made, NULL, 30);
