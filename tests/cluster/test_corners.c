@@ -675,8 +675,8 @@ static void apply_delay(const char *delay)
 }
 
 /*
- * The connection to the pooler outlives the server behind it. How much less the server has when it comes back is its own affair; several tries make
- * sure that it had.
+ * The connection to the pooler outlives the server behind it. How much less the server has when it comes back is its own affair; several
+ * tries make sure that it had.
  */
 START_TEST(a_standby_that_comes_back_with_less_behind_a_pooler_is_not_trusted)
 {
