@@ -74,12 +74,18 @@ struct choice {
 	enum fresh fresh;
 };
 
+/* Known to have replayed it. What it has just said itself counts for more than what was known: it has crashed since then. */
+static bool is_known_to_have(const struct choice *c, int i)
+{
+	return dbha__causal_has(&c->view->nodes[i], &c->need.floor) && !(c->query->behind & 1u << i);
+}
+
 static bool is_fresh(const struct choice *c, int i)
 {
 	const struct node_view *node = &c->view->nodes[i];
 	switch (c->fresh) {
 	case FRESH_KNOWN:
-		return dbha__causal_has(node, &c->need.floor);
+		return is_known_to_have(c, i);
 	case FRESH_ASKED:
 		return dbha__causal_may_have(node, &c->need.floor) && !(c->query->behind & 1u << i);
 	case FRESH_ANY:
@@ -246,8 +252,8 @@ static int pick_first(const struct choice *c, struct route *route)
 	for (int i = 0; i < view->n_nodes; i++) {
 		const struct node_view *node = &view->nodes[i];
 		bool disputed = view->split_brain && node->role == DBHA_ROLE_PRIMARY;
-		bool lacks = node->role == DBHA_ROLE_STANDBY && (c->need.primary || !dbha__causal_has(node, &c->need.floor)) &&
-		             c->need.stick != i;
+		bool lacks =
+		    node->role == DBHA_ROLE_STANDBY && (c->need.primary || !is_known_to_have(c, i)) && c->need.stick != i;
 		if (!dbha__topology_usable(node) || disputed || avoided(c->query, i) || lacks)
 			continue;
 		route->known_us = node->seen_us - node->latency_us;
@@ -270,7 +276,7 @@ static enum dbha_reason why_primary(const struct choice *c)
 	for (int i = 0; i < c->view->n_nodes; i++) {
 		const struct node_view *node = &c->view->nodes[i];
 		if (node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && c->need.floor.timeline &&
-		    !is_too_old(c->view, c->query, node) && !dbha__causal_has(node, &c->need.floor))
+		    !is_too_old(c->view, c->query, node) && !is_known_to_have(c, i))
 			return DBHA_REASON_BEHIND;
 	}
 	return DBHA_REASON_NO_STANDBY;
