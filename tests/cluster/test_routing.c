@@ -315,7 +315,8 @@ END_TEST
 
 START_TEST(nothing_is_rerouted_or_remembered_in_a_transaction)
 {
-	dbha *h = open_all(&c, AUTO);
+	/* What the session has seen is not to matter: after a refusal its connection is not used again, and a new one may know less. */
+	dbha *h = open_all(&c, AUTO "&consistency=eventual");
 	dbha_error err;
 	char mark[32], sql[128];
 	snprintf(sql, sizeof sql, "SELECT lies('%s')", new_mark(mark));
@@ -370,9 +371,12 @@ START_TEST(a_function_that_is_made_later_becomes_known)
 	ck_assert_int_eq(asked(1, "pg_proc") + asked_standbys("pg_proc"), before);
 	/* A handle that comes now knows it at once. */
 	EXPECT_STANDBYS(who_runs(open_all(&c, AUTO), DBHA_DEFAULT, 20, "SELECT made_later()"));
-	WAIT_FOR(who_runs(h, DBHA_DEFAULT, 1, "SELECT made_later()") != NODE(1), 45000);
-	ck_assert_int_gt(now_ms() - began, 25000);
-	ck_assert_int_eq(asked(1, "pg_proc") + asked_standbys("pg_proc"), before + 2);
+	/* A sanitizer makes the fetch slow, and a slow one rests for a hundred times as long as it took. */
+	if (!SANITIZED) {
+		WAIT_FOR(who_runs(h, DBHA_DEFAULT, 1, "SELECT made_later()") != NODE(1), 45000);
+		ck_assert_int_gt(now_ms() - began, 25000);
+		ck_assert_int_eq(asked(1, "pg_proc") + asked_standbys("pg_proc"), before + 2);
+	}
 	cluster_ask(&c, 1, "DROP FUNCTION made_later()");
 }
 END_TEST
