@@ -118,9 +118,42 @@ long raise_row(dbha_session *s)
 	return n;
 }
 
+#define SESSIONS_MAX 64
+
+static dbha_session *sessions[SESSIONS_MAX];
+
+static void close_sessions(void)
+{
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		dbha_session_close(sessions[i]);
+		sessions[i] = NULL;
+	}
+}
+
+static int place_of(const dbha_session *s)
+{
+	int i = 0;
+	while (i < SESSIONS_MAX && sessions[i] != s)
+		i++;
+	ck_assert_int_lt(i, SESSIONS_MAX);
+	return i;
+}
+
+dbha_session *open_session(dbha *h)
+{
+	before_handles_close = close_sessions;
+	return sessions[place_of(NULL)] = talk_open(h);
+}
+
+void close_session(dbha_session *s)
+{
+	sessions[place_of(s)] = NULL;
+	dbha_session_close(s);
+}
+
 dbha_session *placed_session(dbha *h)
 {
-	dbha_session *s = talk_open(h);
+	dbha_session *s = open_session(h);
 	struct look l = look(s);
 	ASSERT_OK(l.code, l.err);
 	return s;

@@ -32,6 +32,10 @@ struct look look_with(dbha *h, const char *token, int timeout_ms); /* dbha_exec 
 /* One up, by the session; what it is then. */
 long raise_row(dbha_session *s);
 
+/* A session that is closed by close_session, or at the end of the test. Must succeed. */
+dbha_session *open_session(dbha *h);
+void close_session(dbha_session *s);
+
 /* A session that has read, so that the positions of its writes are known from now on. */
 dbha_session *placed_session(dbha *h);
 

@@ -166,7 +166,7 @@ START_TEST(what_was_set_on_a_connection_that_is_lost_behind_the_answer_is_told_a
 		ck_assert_int_eq(talk_status(s).state, DBHA_SESSION_LOST);
 		ASSERT_OK(dbha_session_reset(s, &err), err);
 		ck_assert_str_ne(talk_ask(s, "SHOW work_mem"), "6MB");
-		dbha_session_close(s);
+		close_session(s);
 	}
 	c.intact = true;
 }
@@ -282,7 +282,7 @@ static int say_within(dbha_session *s, const char *sql, int timeout_ms, dbha_err
 static dbha_session *pinned_to_a_standby(dbha *h)
 {
 	dbha_error err;
-	dbha_session *s = talk_open(h);
+	dbha_session *s = open_session(h);
 	ASSERT_OK(talk_as(s, DBHA_READ, "SET work_mem = '5MB'", &err), err);
 	ck_assert_int_eq(talk_status(s).pinned, 1);
 	return s;
@@ -426,7 +426,7 @@ START_TEST(a_handle_of_one_standby_obeys_a_token)
 	dbha_error err;
 	dbha *h = open_all(&c, NULL), *one = open_handle(cluster_url(&c, "2", "target_session_attrs=any"));
 	ASSERT_OK(dbha_wait(one, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	dbha_session *writer = placed_session(h), *s = talk_open(one);
+	dbha_session *writer = placed_session(h), *s = open_session(one);
 	cluster_all_catch_up(&c);
 	hold_both();
 	long n = raise_row(writer);
@@ -454,7 +454,7 @@ START_TEST(the_token_of_a_session_that_holds_the_primary_needs_no_other_connecti
 	char token[DBHA_TOKEN_MAX];
 	dbha_error err;
 	dbha *h = open_all(&c, "pool_max_size=1"), *other = open_all(&c, NULL);
-	dbha_session *s = placed_session(h), *taker = talk_open(other);
+	dbha_session *s = placed_session(h), *taker = open_session(other);
 	talk_ask(s, "SET work_mem = '5MB'");
 	hold_both();
 	long n = atol(talk_ask(s, "UPDATE rows SET n = n + 1 RETURNING n"));
@@ -503,11 +503,11 @@ static void cancel_the_question(dbha_session *s)
 START_TEST(a_token_that_is_canceled_says_so)
 {
 	dbha *h = open_all(&c, NO_NEWS "&pool_max_size=1");
-	talk_ask(talk_open(h), "SELECT"); /* the connection */
+	talk_ask(open_session(h), "SELECT"); /* the connection */
 	cancel_the_question(placed_session(h));
 	handles_close();
 	/* One that holds its connection: what it writes there brings no position along. */
-	dbha_session *s = talk_open(open_all(&c, NO_NEWS));
+	dbha_session *s = open_session(open_all(&c, NO_NEWS));
 	talk_ask(s, "SET work_mem = '5MB'");
 	talk_ask(s, "DELETE FROM rows WHERE id = 7");
 	cancel_the_question(s);
@@ -522,7 +522,7 @@ START_TEST(a_token_asked_for_on_a_lost_connection_does_not_hide_what_was_lost_wi
 	char token[DBHA_TOKEN_MAX];
 	dbha_error err;
 	dbha *h = open_all(&c, NO_NEWS);
-	dbha_session *s = talk_open(h);
+	dbha_session *s = open_session(h);
 	talk_ask(s, "SET work_mem = '5MB'");
 	talk_ask(s, "DELETE FROM rows WHERE id = 7");
 	talk_terminate(&c, 1, s);
@@ -639,7 +639,7 @@ START_TEST(bounded_holds_while_the_primary_is_silent)
 	snprintf(hosts, sizeof hosts, "127.0.0.1:%d,127.0.0.1:%d", relay.port, cluster_port(&c, 2));
 	dbha *h = open_hosts(&c, hosts, "sslmode=disable&consistency=bounded&max_lag=400ms&probe_interval=100ms");
 	ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-	dbha_session *s = talk_open(h);
+	dbha_session *s = open_session(h);
 	cluster_all_catch_up(&c);
 	WAIT_FOR(look(s).route.role == DBHA_ROLE_STANDBY, PATIENCE_MS);
 	hold_replay(&c, 2);
@@ -693,7 +693,7 @@ START_TEST(a_standby_that_comes_back_with_less_behind_a_pooler_is_not_trusted)
 	for (int i = 0; i < 6 && less < 2; i++) {
 		long n = raise_row(writer);
 		cluster_all_catch_up(&c);
-		dbha_session *s = talk_open(h);
+		dbha_session *s = open_session(h);
 		ASSERT_LOOK(look(s), n, READ, STANDBY);
 		apply_delay("1h");
 		cluster_do(&c, "kill 2");
@@ -706,7 +706,7 @@ START_TEST(a_standby_that_comes_back_with_less_behind_a_pooler_is_not_trusted)
 		}
 		apply_delay("0");
 		cluster_all_catch_up(&c);
-		dbha_session_close(s);
+		close_session(s);
 	}
 	printf("# behind a pooler it came back with less %d times\n", less);
 	ck_assert_int_gt(less, 0);

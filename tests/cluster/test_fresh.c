@@ -68,7 +68,7 @@ START_TEST(the_route_says_why)
 	char token[DBHA_TOKEN_MAX];
 	dbha_error err;
 	dbha *h = open_all(&c, NULL), *slow = open_all(&c, NO_NEWS);
-	dbha_session *s = talk_open(h);
+	dbha_session *s = open_session(h);
 	ASSERT_REASON(s, WRITE, .sql = "UPDATE rows SET n = n + 1", .intent = DBHA_WRITE);
 	ASSERT_REASON(s, UNPLACED, .sql = "SELECT n FROM rows", .intent = DBHA_READ);
 	ASSERT_REASON(s, TARGET, .sql = "SELECT 1");
@@ -85,11 +85,11 @@ START_TEST(the_route_says_why)
 	ASSERT_OK(dbha_session_commit(s, 0, &err), err);
 	talk_ask(s, "SET work_mem = '5MB'");
 	ASSERT_REASON(s, PINNED, .sql = "SELECT 1", .intent = DBHA_READ);
-	dbha_session_close(s);
+	close_session(s);
 
 	cluster_ask(&c, 1, "CREATE SEQUENCE IF NOT EXISTS numbers; GRANT ALL ON SEQUENCE numbers TO app");
 	cluster_all_catch_up(&c);
-	s = talk_open(h);
+	s = open_session(h);
 	ASSERT_REASON(s, REFUSED, .sql = "SELECT nextval('numbers')", .intent = DBHA_READ,
 	              .consistency = DBHA_CONSISTENCY_EVENTUAL);
 	ck_assert_int_ge(counters(h, -1).not_reads, 1);
@@ -224,7 +224,7 @@ START_TEST(a_mode_that_makes_no_sense_is_refused)
 {
 	dbha_error err;
 	dbha *h = open_all(&c, NULL);
-	dbha_session *s = talk_open(h);
+	dbha_session *s = open_session(h);
 	ASSERT_CODE(dbha_session_set_consistency(NULL, DBHA_CONSISTENCY_SESSION, &err), USAGE, err);
 	ASSERT_CODE(dbha_session_set_consistency(s, -1, &err), USAGE, err);
 	ASSERT_CODE(dbha_session_set_consistency(s, 5, &err), USAGE, err);
@@ -384,7 +384,7 @@ static void expect_nothing_forgotten(dbha_session *s)
 START_TEST(a_careless_read_in_between_forgets_nothing)
 {
 	dbha *h = open_all(&c, NULL);
-	dbha_session *fresh = talk_open(h), *placed = placed_session(h), *on_standby = placed_session(h);
+	dbha_session *fresh = open_session(h), *placed = placed_session(h), *on_standby = placed_session(h);
 	expect_nothing_forgotten(fresh);
 	expect_nothing_forgotten(placed);
 	WAIT_FOR(look(on_standby).route.role == DBHA_ROLE_STANDBY, PATIENCE_MS);
@@ -489,7 +489,7 @@ START_TEST(a_pinned_session_shows_nothing_stale)
 	char token[DBHA_TOKEN_MAX];
 	dbha_error err;
 	dbha *h = open_all(&c, NULL);
-	dbha_session *a = placed_session(h), *s = talk_open(h);
+	dbha_session *a = placed_session(h), *s = open_session(h);
 	cluster_all_catch_up(&c);
 	ASSERT_OK(talk_as(s, DBHA_READ, "SET work_mem = '5MB'", &err), err);
 	ck_assert_int_eq(talk_status(s).pinned, 1);
@@ -515,7 +515,7 @@ START_TEST(a_pinned_session_shows_nothing_stale)
 	WAIT_FOR((l = look_within(s, DBHA_CONSISTENCY_DEFAULT, 5000)).code == DBHA_OK, PATIENCE_MS);
 	ck_assert_int_eq(l.n, n);
 	/* One that is pinned to the primary writes and reads there. */
-	dbha_session *p = talk_open(h);
+	dbha_session *p = open_session(h);
 	talk_ask(p, "SET work_mem = '5MB'");
 	n = raise_row(p);
 	ASSERT_LOOK(look(p), n, PINNED, PRIMARY);
@@ -544,8 +544,8 @@ static long reader_on_2(dbha *h, dbha_session **reader)
 	struct look l;
 	*reader = NULL;
 	do {
-		dbha_session_close(*reader);
-		*reader = talk_open(h);
+		close_session(*reader);
+		*reader = open_session(h);
 		l = look(*reader);
 		ASSERT_OK(l.code, l.err);
 	} while (l.n != n || l.route.role != DBHA_ROLE_STANDBY);
@@ -663,7 +663,7 @@ START_TEST(a_standby_that_comes_back_with_less_is_not_the_same)
 		apply_delay(2, "0");
 		go_on_replay(&c, 3);
 		cluster_all_catch_up(&c);
-		dbha_session_close(s);
+		close_session(s);
 	}
 	printf("# it came back with less %d and %d times\n", older[0], older[1]);
 	ck_assert(older[0] && older[1]);
@@ -696,7 +696,7 @@ START_TEST(a_standby_whose_backend_crashed_is_not_trusted_either)
 		go_on_replay(&c, 3);
 		cluster_all_catch_up(&c);
 		ASSERT_OK(dbha_wait(h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
-		dbha_session_close(s);
+		close_session(s);
 	}
 	printf("# after the crash of a backend it had less %d times\n", older);
 	ck_assert_int_gt(older, 0);

@@ -47,7 +47,7 @@ START_TEST(what_the_giver_saw_the_taker_sees)
 {
 	char token[DBHA_TOKEN_MAX], again[DBHA_TOKEN_MAX];
 	dbha_error err;
-	dbha_session *a = placed_session(open_all(&c, NULL)), *b = talk_open(open_all(&c, NULL));
+	dbha_session *a = placed_session(open_all(&c, NULL)), *b = open_session(open_all(&c, NULL));
 	dbha *other = open_all(&c, NULL);
 	hold_both();
 	long n = raise_row(a);
@@ -75,7 +75,7 @@ START_TEST(who_has_done_nothing_has_an_empty_token_and_an_empty_one_changes_noth
 	char token[DBHA_TOKEN_MAX] = "x";
 	dbha_error err;
 	dbha *h = open_all(&c, NULL);
-	dbha_session *s = talk_open(h);
+	dbha_session *s = open_session(h);
 	token_of(s, token);
 	ck_assert_str_eq(token, "");
 	ASSERT_OK(dbha_session_set_token(s, "", &err), err);
@@ -100,7 +100,7 @@ START_TEST(reads_and_early_writes_are_on_the_token)
 	char token[DBHA_TOKEN_MAX];
 	dbha_error err;
 	dbha *h = open_all(&c, NULL);
-	dbha_session *writer = talk_open(h), *taker = talk_open(h);
+	dbha_session *writer = open_session(h), *taker = open_session(h);
 	hold_replay(&c, 3);
 	long n = raise_row(writer);
 	token_of(writer, token);
@@ -111,8 +111,8 @@ START_TEST(reads_and_early_writes_are_on_the_token)
 	/* A reader that has come to the one standby that has it; the taker must not go to the other one. */
 	dbha_session *reader = NULL;
 	do {
-		dbha_session_close(reader);
-		reader = talk_open(h);
+		close_session(reader);
+		reader = open_session(h);
 	} while (look(reader).n != n);
 	token_of(reader, token);
 	ASSERT_OK(dbha_session_set_token(taker, token, &err), err);
@@ -129,7 +129,7 @@ START_TEST(an_older_token_takes_nothing_back)
 	char older[DBHA_TOKEN_MAX], newer[DBHA_TOKEN_MAX], now[DBHA_TOKEN_MAX];
 	dbha_error err;
 	dbha *h = open_all(&c, NULL);
-	dbha_session *a = placed_session(h), *b = talk_open(h);
+	dbha_session *a = placed_session(h), *b = open_session(h);
 	raise_row(a);
 	token_of(a, older);
 	hold_both();
@@ -204,7 +204,7 @@ START_TEST(a_damaged_token_is_refused)
 	                                    "1.2.3.", "..........", "2.1.1.1", "99.1.1.1", "'; DROP TABLE rows; --"};
 	char good[DBHA_TOKEN_MAX], now[DBHA_TOKEN_MAX], longest[10000];
 	dbha *h = open_all(&c, NULL);
-	dbha_session *a = placed_session(h), *s = talk_open(h);
+	dbha_session *a = placed_session(h), *s = open_session(h);
 	raise_row(a);
 	token_of(a, good);
 	printf("# a token: %s\n", good);
@@ -254,7 +254,7 @@ START_TEST(a_token_of_another_cluster_is_refused)
 	dbha *fresh = open_handle(cluster_url(&c, NULL, NULL));
 	ASSERT_CODE(look_with(fresh, token, 5000).code, FOREIGN, err);
 	fresh = open_handle(cluster_url(&c, NULL, NULL));
-	s = talk_open(fresh);
+	s = open_session(fresh);
 	int code = dbha_session_set_token(s, token, &err);
 	ck_assert(code == DBHA_OK || code == DBHA_ERR_FOREIGN);
 	if (code == DBHA_OK) {
@@ -293,7 +293,7 @@ START_TEST(a_token_of_a_timeline_that_nobody_has_seen_is_no_answer)
 	l = look_with(old, NULL, 5000);
 	ASSERT_OK(l.code, l.err);
 	/* Its own session as well; without the token the handle goes on. */
-	dbha_session *t = talk_open(old);
+	dbha_session *t = open_session(old);
 	ASSERT_OK(dbha_session_set_token(t, token, &err), err);
 	l = look_within(t, DBHA_CONSISTENCY_DEFAULT, 500);
 	ck_assert_int_ne(l.code, DBHA_OK);
@@ -353,7 +353,7 @@ START_TEST(a_write_whose_position_nobody_can_tell_is_not_guessed)
 {
 	dbha_error err;
 	dbha *h = open_all(&c, NULL);
-	dbha_session *s = talk_open(h);
+	dbha_session *s = open_session(h);
 	hold_both();
 	long n = raise_row(s);
 	cluster_do(&c, "kill 1");
