@@ -5,13 +5,16 @@
  *
  * The URL names a primary and one standby. One thread. The ways, each a row of a table; first the reads, a prepared SELECT by primary key on the
  * standby:
- *   libpq       PQexecPrepared on a connection of its own to the standby
+ *   libpq       PQexecPrepared on a connection lent by the handle, the very one that the next ways use: where the scheduler has put
+ *               its server process makes more of a difference than all that is measured here
  *   eventual    dbha_session_exec, consistency=eventual
  *   session     the same, consistency=session: the session has read from this standby before, so it needs to ask for nothing
  *   token       dbha_exec with a token that the standby is known to have replayed
- *   guarded     dbha_exec with a token of which it is not known: the standby is asked with each read whether it has replayed it
+ *   guarded     dbha_exec with a token of which it is not known: the standby is asked with each read whether it has replayed it. It
+ *               has a handle of its own, which never looks at the nodes again, and so another server process than the other ways:
+ *               compare it over several runs
  * then the writes, a prepared INSERT on the primary:
- *   libpq       PQexecPrepared
+ *   libpq       PQexecPrepared, likewise
  *   untracked   dbha_session_exec, in a session that has never read: nothing is asked
  *   tracked     dbha_session_exec, in a session that reads: the position behind the write comes in the same flush
  *
@@ -65,7 +68,7 @@ static const struct ratio {
 
 static char keys[64], rows[64];
 static char select_sql[160], insert_sql[160];
-static PGconn *primary, *standby;
+static PGconn *primary, *hand;
 static dbha *handle, *unprobed;
 static dbha_session *eventual, *session, *writer, *tracker;
 static char known[DBHA_TOKEN_MAX], unknown[DBHA_TOKEN_MAX];
@@ -104,7 +107,7 @@ static void read_by(enum way way)
 	snprintf(key, sizeof key, "%d", (int)(random_next(&key_state) % KEYS));
 	dbha_request request = DBHA_REQUEST(.sql = select_sql, .intent = DBHA_READ, .n_params = 1, .values = values);
 	if (way == READ_LIBPQ) {
-		check(PQexecPrepared(standby, "get", 1, values, NULL, NULL, 0), PGRES_TUPLES_OK);
+		check(PQexecPrepared(hand, "get", 1, values, NULL, NULL, 0), PGRES_TUPLES_OK);
 	} else if (way == READ_EVENTUAL || way == READ_SESSION) {
 		run(way == READ_SESSION ? session : eventual, NULL, &request);
 	} else {
@@ -118,14 +121,41 @@ static void write_by(enum way way)
 	static const char *const values[] = {"4711"};
 	dbha_request request = DBHA_REQUEST(.sql = insert_sql, .intent = DBHA_WRITE, .n_params = 1, .values = values);
 	if (way == WRITE_LIBPQ)
-		check(PQexecPrepared(primary, "put", 1, values, NULL, NULL, 0), PGRES_COMMAND_OK);
+		check(PQexecPrepared(hand, "put", 1, values, NULL, NULL, 0), PGRES_COMMAND_OK);
 	else
 		run(way == WRITE_TRACKED ? tracker : writer, NULL, &request);
+}
+
+/* The first time, until the standby has the tables. */
+static void prepare(PGconn *conn, const char *name, const char *sql)
+{
+	int64_t end = now_ns() + 10000000000;
+	PGresult *result;
+	while (PQresultStatus(result = PQprepare(conn, name, sql, 1, NULL)) != PGRES_COMMAND_OK) {
+		if (now_ns() > end)
+			die("libpq: %s", PQresultErrorMessage(result));
+		PQclear(result);
+		sleep_ms(5);
+	}
+	PQclear(result);
+}
+
+static dbha_conn *lend(enum way way)
+{
+	dbha_error err;
+	bool reads = way == READ_LIBPQ;
+	dbha_conn *lease = dbha_acquire(handle, reads ? DBHA_READ : DBHA_WRITE, 0, &err);
+	if (!lease)
+		die("dbha: %s", err.message);
+	hand = dbha_conn_pq(lease);
+	prepare(hand, reads ? "get" : "put", reads ? select_sql : insert_sql);
+	return lease;
 }
 
 /* The rate, per second. */
 static double slice(enum way way, long ms)
 {
+	dbha_conn *lease = way == READ_LIBPQ || way == WRITE_LIBPQ ? lend(way) : NULL;
 	int64_t began = now_ns(), until = began + ms * 1000000, now = began;
 	long n = 0;
 	for (; now < until; n++, now = now_ns()) {
@@ -134,6 +164,7 @@ static double slice(enum way way, long ms)
 		else
 			write_by(way);
 	}
+	dbha_release(lease);
 	return (double)n * 1e9 / (double)(now - began);
 }
 
@@ -253,20 +284,6 @@ static void make_tables(void)
 	snprintf(insert_sql, sizeof insert_sql, "INSERT INTO %s VALUES ($1)", rows);
 }
 
-/* Until the standby has the tables. */
-static void prepare(PGconn *conn, const char *name, const char *sql)
-{
-	int64_t end = now_ns() + 10000000000;
-	PGresult *result;
-	while (PQresultStatus(result = PQprepare(conn, name, sql, 1, NULL)) != PGRES_COMMAND_OK) {
-		if (now_ns() > end)
-			die("libpq: %s", PQresultErrorMessage(result));
-		PQclear(result);
-		sleep_ms(5);
-	}
-	PQclear(result);
-}
-
 static dbha_session *open_session(dbha *h, int consistency)
 {
 	dbha_error err;
@@ -299,11 +316,9 @@ static void print_fsync(void)
 static void open_all(const char *url)
 {
 	primary = connect_to(url, "primary");
-	standby = connect_to(url, "standby");
 	make_tables();
-	prepare(primary, "put", insert_sql);
-	prepare(standby, "get", select_sql);
 	handle = open_handle(url, 4, 1);
+	dbha_release(lend(READ_LIBPQ));
 	eventual = open_session(handle, DBHA_CONSISTENCY_EVENTUAL);
 	session = open_session(handle, DBHA_CONSISTENCY_SESSION);
 	writer = open_session(handle, DBHA_CONSISTENCY_SESSION);
@@ -326,7 +341,6 @@ static void close_all(void)
 	dbha_close(unprobed, 1000);
 	command(primary, sql);
 	PQfinish(primary);
-	PQfinish(standby);
 }
 
 int main(int argc, char **argv)

@@ -1,7 +1,10 @@
 #include "flush.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "clock.h"
 #include "position.h"
@@ -131,6 +134,20 @@ static bool send_wait(struct pipeline *p)
 	         (unsigned)(flush->floor->lsn >> 32), (unsigned)flush->floor->lsn, flush->floor_wait_ms);
 	push(p, ITEM_WAIT, "");
 	return PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0) && send_sync(p, ITEM_SYNC);
+}
+
+/*
+ * libpq before 17 sends at each Sync. Held back by the kernel all of it goes out as one packet, and wakes the server once. Where there is no
+ * such thing (a Unix socket, another system) it goes out in two.
+ */
+static void cork(const struct conn *conn, int on)
+{
+#if !defined(HAVE_PQSENDPIPELINESYNC) && defined(TCP_CORK)
+	setsockopt(conn->guard_fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+#else
+	(void)conn;
+	(void)on;
+#endif
 }
 
 static bool send_question(struct pipeline *p, const char *sql, enum item_kind kind)
@@ -365,7 +382,12 @@ static void run_once(struct conn *conn, struct flush *flush, int64_t deadline, s
 		dbha__attempt_not_sent(conn, attempt);
 		return;
 	}
-	if (!send_all(&p, &hints)) {
+	if (flush->position)
+		cork(conn, 1);
+	bool sent = send_all(&p, &hints);
+	if (flush->position)
+		cork(conn, 0);
+	if (!sent) {
 		/* Half a pipeline has no way back; none of it has been committed. */
 		dbha__attempt_not_sent(conn, attempt);
 		dbha__conn_cut(conn);
