@@ -167,7 +167,7 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 		st.call.intent = rq->intent == DBHA_WRITE ? DBHA_WRITE : DBHA_DEFAULT;
 		if (s->read_only)
 			st.call.intent = s->serializable ? DBHA_WRITE : DBHA_READ;
-		code = s->slot ? dbha__session_follow_pinned(s, &st) : dbha__session_follow(s, &st, s->read_only);
+		code = s->slot ? dbha__session_follow_pinned(s, &st) : dbha__session_follow(s, &st);
 		if (code != DBHA_OK)
 			return code;
 		st.before = &begin;
@@ -257,7 +257,7 @@ static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result,
 		dbha__statement_classify(&st);
 	if (dbha__verified_wanted(s->h, rq) && st.call.intent != DBHA_READ && !s->streaming.opening)
 		return run_verified(s, &st);
-	int code = dbha__session_follow(s, &st, rq->intent != DBHA_WRITE);
+	int code = dbha__session_follow(s, &st);
 	if (code != DBHA_OK)
 		return code;
 	if (!st.in_transaction)

@@ -7,7 +7,6 @@
 #include "error.h"
 #include "position.h"
 #include "session.h"
-#include "tell.h"
 
 /* Whether this statement has to see what the session has seen. */
 static bool follows(const struct statement *st)
@@ -49,11 +48,8 @@ static int ask_position(dbha_session *s, const dbha_request *like, int64_t deadl
 		code = err->code = DBHA_ERR_CANCELED;
 	if (code == DBHA_OK && !dbha__position_read(result, &position))
 		code = dbha__fail(err, DBHA_ERR_LOST, "the primary did not tell its position (%s)", st.call.last_name);
-	if (code == DBHA_OK) {
-		struct token before = s->causal.floor;
-		if (dbha__causal_at(&s->causal, &position))
-			dbha__tell_lost(s->h, &before, &position);
-	}
+	if (code == DBHA_OK)
+		dbha__consistency_at(s->h, &s->causal, &position);
 	PQclear(result);
 	return code;
 }
@@ -69,7 +65,7 @@ int dbha__session_follow_pinned(dbha_session *s, struct statement *st)
 	return code;
 }
 
-int dbha__session_follow(dbha_session *s, struct statement *st, bool reads)
+int dbha__session_follow(dbha_session *s, struct statement *st)
 {
 	const dbha_request *rq = st->request;
 	int target = s->h->config.options.target_session_attrs;
@@ -78,8 +74,7 @@ int dbha__session_follow(dbha_session *s, struct statement *st, bool reads)
 	int code = dbha__session_follow_pinned(s, st);
 	if (code != DBHA_OK || !st->call.causal || wants_primary)
 		return code;
-	if (reads)
-		s->causal.tracks = true;
+	s->causal.tracks = true;
 	/*
 	 * A single read goes to the primary then, and brings the position along. A transaction or a stream cannot, and is worth a round
 	 * trip; and where only a standby will do, the primary cannot serve it.

@@ -7,6 +7,7 @@
 #include "again.h"
 #include "canceller.h"
 #include "clock.h"
+#include "consistency.h"
 #include "error.h"
 #include "flush.h"
 #include "position.h"
@@ -282,15 +283,14 @@ static void note_seen(struct statement *st, const struct dbha_conn *slot, const 
 	bool careless = call->intent == DBHA_READ && !call->causal && call->consistency != DBHA_CONSISTENCY_PRIMARY;
 	if (!st->causal || attempt->end == ATTEMPT_NOT_SENT || careless)
 		return;
-	struct token before = st->causal->floor;
 	if (call->on_standby && !call->causal)
 		dbha__causal_again(st->causal, call->last_node, slot->generation, dbha__clock_now());
 	else if (call->on_standby && attempt->end == ATTEMPT_OK)
 		dbha__causal_on_standby(st->causal, call->last_node, slot->generation, dbha__clock_now());
 	else if (!call->on_standby && !st->position.timeline)
 		dbha__causal_on_primary(st->causal);
-	else if (!call->on_standby && dbha__causal_at(st->causal, &st->position))
-		dbha__tell_lost(call->h, &before, &st->position);
+	else if (!call->on_standby)
+		dbha__consistency_at(call->h, st->causal, &st->position);
 }
 
 /* What an attempt means: for the connection, for the node, for the caller. */

@@ -35,7 +35,7 @@ struct flush {
 	    position; /* filled in with the primary's position behind the statement; else its timeline is 0; NULL: do not ask */
 	bool mark_refused; /* out: it was the question for the mark that failed */
 	bool
-	    unprepared; /* out: a prepared statement of ours was gone; nothing was executed, and it is prepared anew the next time */
+	    unprepared; /* out: a prepared statement of ours was no good any more; nothing was executed, and it is prepared anew the next time */
 };
 
 /*

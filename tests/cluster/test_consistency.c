@@ -515,6 +515,10 @@ static void lose_and_read(dbha *const h[3], dbha_session *const s[4])
 	ASSERT_OK(dbha_session_token(s[0], token, 0, &err), err);
 	ASSERT_OK(dbha_session_set_token(s[2], token, &err), err);
 	lose();
+	/* It is found out by whatever comes first, be it a write, and be the new primary an old acquaintance of the handle. */
+	ASSERT_OK(run(h[1], DBHA_WRITE, 20000, "SELECT 1", &err), err);
+	add_one(s[2], 2);
+	before[2]++;
 	for (int round = 0; round < 3; round++)
 		for (int i = 0; i < 4; i++)
 			ck_assert_int_eq(own_row(s[i], i, NULL), before[i]);
