@@ -37,7 +37,7 @@
 
 #define ROWS 10000
 
-static const char usage[] = "prepared_select URL [--threads 1,8] [--slices 200] [--slice-ms 100] [--intent write|read] "
+static const char usage[] = "prepared_select URL [--threads 1,8] [--slices 200] [--slice-ms 100] [--intent write|read|none] "
                             "[--seed N] [--json FILE]\n"
                             "prepared_select URL --once N --side libpq|dbha";
 
@@ -301,9 +301,9 @@ int main(int argc, char **argv)
 	struct args args = {argc, argv};
 	const char *url = args_url(&args, names, usage);
 	const char *word = args_text(&args, "--intent", "write");
-	if (strcmp(word, "read") != 0 && strcmp(word, "write") != 0)
-		die("--intent: read or write");
-	intent = strcmp(word, "read") == 0 ? DBHA_READ : DBHA_WRITE;
+	if (strcmp(word, "none") != 0 && strcmp(word, "read") != 0 && strcmp(word, "write") != 0)
+		die("--intent: read, write or none (with routing=auto the statement decides)");
+	intent = strcmp(word, "none") == 0 ? DBHA_DEFAULT : strcmp(word, "read") == 0 ? DBHA_READ : DBHA_WRITE;
 	long once = args_number(&args, "--once", 0, 1, 1000000000);
 	PGconn *conn = connect_by_hand(url);
 	make_table(conn);

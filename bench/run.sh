@@ -7,10 +7,10 @@
 # && make. --quick: shorter, for a look. --nodes: how many nodes the cluster has (1; the standbys of more take processor
 # time from both sides; the monitor's cost is measured on three of its own). --out: where the JSON of each program goes (BUILD_DIRECTORY/bench).
 #
-# The server runs with fsync off, on the same machine and over TCP on loopback: it shares the processors with the
+# The server runs with fsync off (what consistency costs a write is measured with it on as well), on the same machine and over TCP on loopback: it shares the processors with the
 # client, and a network would hide what is measured here. Each program's head says how it measures and how to read it.
-# The instruction counts need valgrind and are left out, with a line that says so, where it is missing. About 5 minutes,
-# with --quick one. What a stampede costs a server is measured by herd.sh, which needs root and is run by hand.
+# The instruction counts need valgrind and are left out, with a line that says so, where it is missing. About 8 minutes,
+# with --quick one and a half. What a stampede costs a server is measured by herd.sh, which needs root and is run by hand.
 set -euo pipefail
 export LC_ALL=C
 
@@ -47,9 +47,9 @@ parse_arguments() {
 
 lengths() {
 	if $QUICK; then
-		SELECT=(--slices 40) PIPELINED=(--slices 15) TRANSACTION=(--slices 10) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3) IDLE=(--rounds 1)
+		SELECT=(--slices 40) PIPELINED=(--slices 15) TRANSACTION=(--slices 10) CONSISTENCY=(--slices 10) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3) IDLE=(--rounds 1)
 	else
-		SELECT=(--slices 300) PIPELINED=(--slices 60) TRANSACTION=(--slices 100) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5) IDLE=(--rounds 3)
+		SELECT=(--slices 300) PIPELINED=(--slices 60) TRANSACTION=(--slices 100) CONSISTENCY=(--slices 60) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5) IDLE=(--rounds 3)
 	fi
 }
 
@@ -62,6 +62,16 @@ run() { # run PROGRAM ARGUMENT...: the URL and --json are added
 	shift
 	printf '\n== %s\n' "$program"
 	"$BUILD/bench/$program" "$URL" "$@" --json "$OUT/$program.json"
+}
+
+# A primary and a standby of its own: with three nodes nobody would know which standby is compared with which.
+run_consistency() { # run_consistency FSYNC
+	CLUSTER=$("$PGCLUSTER" create 2 --set "fsync=$1" --set max_connections=300)
+	URL=$("$PGCLUSTER" url "$CLUSTER")
+	run consistency "${CONSISTENCY[@]}"
+	mv "$OUT/consistency.json" "$OUT/consistency-fsync-$1.json"
+	"$PGCLUSTER" destroy "$CLUSTER"
+	CLUSTER=
 }
 
 main() {
@@ -86,6 +96,8 @@ main() {
 	fi
 	"$PGCLUSTER" destroy "$CLUSTER"
 	CLUSTER=
+	run_consistency off
+	run_consistency on
 	THREE=$("$PGCLUSTER" create 3)
 	URL=$("$PGCLUSTER" url "$THREE")
 	run monitor_cost "${IDLE[@]}"

@@ -16,13 +16,17 @@ static const char exec_help[] =
     "\n"
     "      --read           it changes nothing: a standby if there is one, else the primary\n"
     "      --write          the primary\n"
-    "                       (neither: the node that target_session_attrs of the URL names)\n"
+    "                       (neither: the node that target_session_attrs of the URL names; with routing=auto\n"
+    "                       the statement itself decides)\n"
     "      --idempotent     it may be executed more than once: run it again when its fate is unknown\n"
     "  -p, --param VALUE    the next parameter, $1, $2 ...\n"
     "      --null           the next parameter is NULL\n"
     "      --format FORMAT  aligned (the default), csv or json\n"
     "      --timeout TIME   for everything: name lookup, connecting, waiting, execution, retries (call_timeout)\n"
+    "      --consistency WORD  how fresh a read has to be: session, bounded, eventual or primary (consistency)\n"
+    "      --token TOKEN    a read sees at least what is behind it: what another session had written or seen\n"
     "      --where          say on stderr which node did it, in how many attempts, and how long it took\n"
+    "      --explain-route  say on stderr where it went, and why\n"
     "\n"
     "With one argument, it is SQL, and the URL comes from the environment.\n"
     "\n"
@@ -37,12 +41,25 @@ struct exec_args {
 	uint32_t flags;
 	enum cli_format format;
 	int timeout_ms;
-	bool where;
+	bool where, explain;
+	int consistency; /* a dbha_consistency */
+	const char *token;
 	int n_params;
 	const char **params; /* owned; room for as many as there are arguments */
 };
 
-enum { OPT_READ = CLI_OPT_FIRST, OPT_WRITE, OPT_IDEMPOTENT, OPT_NULL, OPT_FORMAT, OPT_TIMEOUT, OPT_WHERE };
+enum {
+	OPT_READ = CLI_OPT_FIRST,
+	OPT_WRITE,
+	OPT_IDEMPOTENT,
+	OPT_NULL,
+	OPT_FORMAT,
+	OPT_TIMEOUT,
+	OPT_WHERE,
+	OPT_EXPLAIN,
+	OPT_CONSISTENCY,
+	OPT_TOKEN
+};
 
 static const struct option accepted[] = {{"read", no_argument, NULL, OPT_READ},
                                          {"write", no_argument, NULL, OPT_WRITE},
@@ -52,6 +69,9 @@ static const struct option accepted[] = {{"read", no_argument, NULL, OPT_READ},
                                          {"format", required_argument, NULL, OPT_FORMAT},
                                          {"timeout", required_argument, NULL, OPT_TIMEOUT},
                                          {"where", no_argument, NULL, OPT_WHERE},
+                                         {"explain-route", no_argument, NULL, OPT_EXPLAIN},
+                                         {"consistency", required_argument, NULL, OPT_CONSISTENCY},
+                                         {"token", required_argument, NULL, OPT_TOKEN},
                                          {"help", no_argument, NULL, 'h'},
                                          {NULL, 0, NULL, 0}};
 
@@ -70,6 +90,14 @@ static bool set_format(struct exec_args *args, const char *word)
 	static const char *const words[] = {"aligned", "csv", "json", NULL};
 	int choice = cli_choice("--format", word, words);
 	args->format = choice == 1 ? CLI_CSV : choice == 2 ? CLI_JSON : CLI_ALIGNED;
+	return choice >= 0;
+}
+
+static bool set_consistency(struct exec_args *args, const char *word)
+{
+	static const char *const words[] = {"session", "bounded", "eventual", "primary", NULL};
+	int choice = cli_choice("--consistency", word, words);
+	args->consistency = choice + DBHA_CONSISTENCY_SESSION;
 	return choice >= 0;
 }
 
@@ -95,6 +123,14 @@ static bool take_option(struct exec_args *args, int c)
 		return cli_duration("--timeout", optarg, &args->timeout_ms);
 	case OPT_WHERE:
 		args->where = true;
+		return true;
+	case OPT_EXPLAIN:
+		args->explain = true;
+		return true;
+	case OPT_CONSISTENCY:
+		return set_consistency(args, optarg);
+	case OPT_TOKEN:
+		args->token = optarg;
 		return true;
 	default:
 		return false; /* getopt has said what is wrong */
@@ -214,39 +250,52 @@ static int print_failure(const dbha_error *err, const PGresult *result)
 	return err->outcome_unknown ? CLI_UNKNOWN : CLI_FAILED;
 }
 
-/*
- * Which node did it. dbha_exec does not say it on success, but this handle has run one statement only: the node that
- * has answered one is the node.
- */
-static void print_where(dbha *h, int64_t started_us)
+static void print_attempts(const dbha_result_route *route)
+{
+	fprintf(stderr, "%d %s", (int)route->attempts, route->attempts == 1 ? "attempt" : "attempts");
+}
+
+static void print_where(const dbha_result_route *route, int64_t started_us)
 {
 	double ms = (double)(cli_monotonic_us() - started_us) / 1000;
-	dbha_cluster_status cluster;
-	dbha_counters all = {.size = sizeof(all)};
-	dbha_node_status *nodes = cli_nodes(h, &cluster);
-	for (int i = 0; nodes != NULL && i < cluster.nodes; i++) {
-		dbha_counters one = {.size = sizeof(one)};
-		if (dbha_stats(h, i, &one, NULL) == DBHA_OK && one.statements > 0)
-			fprintf(stderr, "node %s (%s), ", nodes[i].name, dbha_role_name(nodes[i].role));
-	}
-	if (dbha_stats(h, -1, &all, NULL) == DBHA_OK)
-		fprintf(stderr, "%" PRIu64 " retries, ", all.retries);
-	fprintf(stderr, "%.1f ms with connecting\n", ms);
-	free(nodes);
+	if (route->node[0] != '\0')
+		fprintf(stderr, "node %s (%s), ", route->node, dbha_role_name(route->role));
+	print_attempts(route);
+	fprintf(stderr, ", %.1f ms with connecting\n", ms);
+}
+
+/* In one line: "route: read on h2:5432 (standby, lag 12 ms, 0 bytes), 1 attempt; read: a read, which any standby may serve". */
+static void print_route(const dbha_result_route *route)
+{
+	static const char *const intents[] = {"default", "read", "write"};
+	bool known = route->intent >= DBHA_DEFAULT && route->intent <= DBHA_WRITE;
+	fprintf(stderr, "route: %s", known ? intents[route->intent] : "?");
+	if (route->node[0] != '\0')
+		fprintf(stderr, " on %s (%s", route->node, dbha_role_name(route->role));
+	if (route->node[0] != '\0' && route->role == DBHA_ROLE_STANDBY && route->lag_ms >= 0)
+		fprintf(stderr, ", lag %" PRId64 " ms, %" PRId64 " bytes", route->lag_ms, route->lag_bytes);
+	fprintf(stderr, "%s, ", route->node[0] != '\0' ? ")" : "");
+	print_attempts(route);
+	fprintf(stderr, "; %s: %s%s%s\n", dbha_reason_name(route->reason), dbha_reason_text(route->reason),
+	        route->why[0] != '\0' ? "; " : "", route->why);
 }
 
 static int run_statement(dbha *h, const struct exec_args *args)
 {
+	dbha_result_route route = {.size = sizeof(route)};
 	dbha_request request =
 	    DBHA_REQUEST(.sql = args->sql, .intent = args->intent, .flags = args->flags | DBHA_UNPREPARED,
-	                 .timeout_ms = args->timeout_ms, .n_params = args->n_params, .values = args->params);
+	                 .timeout_ms = args->timeout_ms, .n_params = args->n_params, .values = args->params,
+	                 .consistency = args->consistency, .token = args->token, .route = &route);
 	dbha_error err;
 	PGresult *result;
 	int64_t started_us = cli_monotonic_us();
 	int status = dbha_exec(h, &request, &result, &err) == DBHA_OK ? print_result(result, args->format)
 	                                                              : print_failure(&err, result);
 	if (args->where)
-		print_where(h, started_us);
+		print_where(&route, started_us);
+	if (args->explain)
+		print_route(&route);
 	PQclear(result);
 	return status;
 }

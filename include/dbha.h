@@ -149,7 +149,7 @@ DBHA_API void dbha_config_free(dbha_config *config);
  */
 typedef struct dbha_option_info {
 	const char *name;          /* as in the URL; DBHA_ and the name in capitals in the environment */
-	const char *type;          /* "time", "integer", "enum", "text" */
+	const char *type;          /* "time", "time or size", "integer", "enum", "text" */
 	const char *default_value; /* as text, with its unit */
 	const char *accepted;      /* what is accepted, for people: "1ms to 1d" */
 	const char *text;          /* what it does, one sentence or two */
@@ -295,7 +295,7 @@ typedef struct dbha_request {
 	const int *formats;
 	int result_format; /* 0 text, 1 binary */
 	int consistency;   /* a dbha_consistency, of a read */
-	const char *token; /* dbha_exec: a read sees at least what is behind it, see dbha_session_token. NULL: none */
+	const char *token; /* a read sees at least what is behind it, and in a session every later one; NULL or "": none */
 	dbha_result_route *route; /* filled in. NULL: not asked for */
 } dbha_request;
 
@@ -372,7 +372,7 @@ DBHA_API int dbha_session_set_consistency(dbha_session *s, int consistency, dbha
  * dbha_session_token: what the session has written and seen, as a text for another session, in this process or elsewhere: whoever gives it to
  *   dbha_session_set_token, or in a dbha_request, sees at least that much. Letters, digits and dots: it fits a cookie or an HTTP
  *   header. It is no secret and no proof: who changes it changes what he reads himself.
- * s: not NULL, not in a transaction. token: not NULL, DBHA_TOKEN_MAX bytes; set to "" where there is nothing to be seen yet. timeout_ms: 0:
+ * s: not NULL, not in a transaction (so there is none of a dbha_transaction). token: not NULL, DBHA_TOKEN_MAX bytes; set to "" where there is nothing to be seen yet. timeout_ms: 0:
  *   call_timeout. err: may be NULL.
  * Returns: DBHA_OK or an error code: then token is "". Errors: USAGE, STATE_LOST; those of dbha_exec where a server has to be asked: after
  *   reads from a standby, which are not on the token yet, and after what the session did before its first read.

@@ -5,12 +5,12 @@
 #include <string.h>
 
 #include "backoff.h"
+#include "call_fail.h"
 #include "cancel.h"
 #include "canceller.h"
 #include "clock.h"
 #include "error.h"
 #include "exec.h"
-#include "fence.h"
 #include "reset.h"
 #include "tell.h"
 
@@ -85,112 +85,6 @@ int dbha__call_node(const struct call *call, const struct dbha_conn *slot)
 	return (int)(slot->pool - call->h->pools);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------ */
-
-void dbha__call_describe_nodes(dbha *h, char *message, size_t size)
-{
-	struct shared_view *shared = dbha__view_take(&h->view);
-	size_t used = strlen(message);
-	int n_named = 0;
-	for (int i = 0; i < shared->view.n_nodes && used < size; i++) {
-		const struct node_view *node = &shared->view.nodes[i];
-		if (node->presence == VACANT)
-			continue;
-		const char *role = node->role == DBHA_ROLE_UNKNOWN ? "" : dbha_role_name(node->role);
-		int n = snprintf(message + used, size - used, "%s%s is %s%s%s%s%s%s", n_named++ ? "; " : "",
-		                 dbha__life_name_in(h, &shared->view, i), dbha_state_name(node->state), *role ? " as a " : "",
-		                 role, node->why[0] ? " (" : "", node->why, node->why[0] ? ")" : "");
-		used += n > 0 ? (size_t)n : 0;
-	}
-	dbha__view_drop(shared);
-}
-
-uint64_t dbha__call_describe_fence(dbha *h, char *message, size_t size)
-{
-	const char *path = h->config.options.fence_file;
-	if (!path)
-		return 0;
-	struct shared_view *shared = dbha__view_take(&h->view);
-	const struct view *view = &shared->view;
-	uint64_t other = dbha__fence_other_cluster(view);
-	size_t used = strlen(message);
-	if (other)
-		snprintf(
-		    message + used, size - used,
-		    "the nodes belong to cluster %llu, but fence_file \"%.150s\" remembers cluster %llu: if it was rebuilt, "
-		    "accept it with \"dbha status --accept-cluster\", or in a service with accept_cluster=%llu; ",
-		    (unsigned long long)other, path, (unsigned long long)view->system_identifier, (unsigned long long)other);
-	else if (dbha__fence_knows_alone(view))
-		snprintf(message + used, size - used, "timeline %u is known from fence_file \"%.150s\", and no node is on it; ",
-		         (unsigned)view->timeline, path);
-	dbha__view_drop(shared);
-	return other;
-}
-
-static void fail_no_node(struct call *call, const struct route_query *query, dbha_error *err)
-{
-	long long ms = (long long)(dbha__clock_now() - call->began_us) / 1000;
-	STATS_ADD(&call->h->handle_stats, timeouts, 1);
-	char token[96] = "";
-	if (query->causal && query->causal->floor.timeline && query->intent != DBHA_WRITE)
-		snprintf(token, sizeof token, " that has replayed %X/%X of timeline %u",
-		         (unsigned)(query->causal->floor.lsn >> 32), (unsigned)query->causal->floor.lsn,
-		         (unsigned)query->causal->floor.timeline);
-	dbha__fail(err, DBHA_ERR_NO_NODE, "looked for %s%s for %lld ms and found none%s%s; ", dbha__route_wanted(query),
-	           token, ms, call->trouble[0] ? "; last trouble: " : "", call->trouble);
-	/* Not before the deadline: the nodes that do not answer may be ours. */
-	if (dbha__call_describe_fence(call->h, err->message, sizeof err->message)) {
-		err->code = DBHA_ERR_FOREIGN;
-		snprintf(err->sqlstate, sizeof err->sqlstate, "%s", dbha__code_sqlstate(DBHA_ERR_FOREIGN));
-	}
-	dbha__call_describe_nodes(call->h, err->message, sizeof err->message);
-}
-
-static void fail_refused(struct call *call, int code, const char *what, dbha_error *err)
-{
-	dbha__fail(err, code, "%s: ", what);
-	if (code == DBHA_ERR_FOREIGN)
-		dbha__call_describe_fence(call->h, err->message, sizeof err->message);
-	dbha__call_describe_nodes(call->h, err->message, sizeof err->message);
-}
-
-/* Who holds the connections, for how long, and whether more could be made: what somebody who sizes a pool has to know. */
-static void fail_pool(struct call *call, int node, bool too_many, dbha_error *err)
-{
-	dbha *h = call->h;
-	int64_t now = dbha__clock_now();
-	struct pool_report report;
-	dbha__pool_report(&h->pools[node], now, &report);
-	const char *name = dbha__life_node_name(h, node);
-	STATS_ADD(&h->stats[node], pool_refused, 1);
-	char failing[DBHA_WHY_MAX + 32] = "";
-	if (report.connect_failed_us)
-		snprintf(failing, sizeof failing, "; connects are failing: %s", report.connect_why);
-	char waited[64];
-	if (too_many)
-		snprintf(waited, sizeof waited, "pool_max_waiting (%d) callers wait already",
-		         h->pools[node].limits.max_waiting);
-	else
-		snprintf(waited, sizeof waited, "waited %lld ms", (long long)(now - call->began_us) / 1000);
-	dbha__fail(
-	    err, DBHA_ERR_POOL,
-	    "no connection to %s came free: %s; %d of pool_max_size %d are held, the longest for %lld ms, %d are being "
-	    "made, %d callers wait%s",
-	    name, waited, report.counts.used, h->pools[node].limits.max_size, (long long)report.longest_use_us / 1000,
-	    report.counts.connecting, report.counts.waiting, failing);
-	snprintf(err->node, sizeof err->node, "%s", name);
-}
-
-static void fail_canceled(dbha_error *err)
-{
-	dbha__fail(err, DBHA_ERR_CANCELED, "canceled by dbha_cancel while it waited for a connection");
-}
-
-static void fail_closed(dbha_error *err)
-{
-	dbha__fail(err, DBHA_ERR_CLOSED, "the handle was closed while the call was waiting");
-}
-
 /* ---- routing ----------------------------------------------------------------------------------------------- */
 
 static void route(struct call *call, struct route_query *query, struct decision *decision)
@@ -225,8 +119,8 @@ void dbha__call_note_route(struct call *call, const struct route *route)
 	call->on_standby = !route->writes;
 	call->reason = route->reason;
 	call->guard = route->guard;
-	if (route->guard)
-		call->floor = route->floor;
+	call->floor = route->floor;
+	call->known_us = route->known_us;
 }
 
 /* The way of a write while all is well, in one word that no reader ever writes to. False: look at the view. */
@@ -359,14 +253,15 @@ int dbha__call_judge_route(struct call *call, const struct decision *decision, d
 {
 	switch (decision->route.end) {
 	case ROUTE_SPLIT_BRAIN:
-		fail_refused(call, DBHA_ERR_SPLIT_BRAIN,
-		             "two primaries on the same timeline, writes are refused until one of them goes away", err);
+		dbha__call_fail_refused(call, DBHA_ERR_SPLIT_BRAIN,
+		                        "two primaries on the same timeline, writes are refused until one of them goes away",
+		                        err);
 		return err->code;
 	case ROUTE_FOREIGN:
-		fail_refused(call, DBHA_ERR_FOREIGN, "no node belongs to this cluster", err);
+		dbha__call_fail_refused(call, DBHA_ERR_FOREIGN, "no node belongs to this cluster", err);
 		return err->code;
 	case ROUTE_REFUSED:
-		fail_refused(call, DBHA_ERR_NO_NODE, "every node refuses the connection", err);
+		dbha__call_fail_refused(call, DBHA_ERR_NO_NODE, "every node refuses the connection", err);
 		return err->code;
 	case ROUTE_OTHER_TOKEN:
 		return dbha__fail(err, DBHA_ERR_FOREIGN, "the token is of cluster %llu, which is another one",
@@ -376,7 +271,7 @@ int dbha__call_judge_route(struct call *call, const struct decision *decision, d
 		break;
 	}
 	if (atomic_load(&call->h->closed))
-		fail_closed(err);
+		dbha__call_fail_closed(err);
 	return atomic_load(&call->h->closed) ? DBHA_ERR_CLOSED : DBHA_OK;
 }
 
@@ -388,7 +283,7 @@ static bool no_route(struct call *call, const struct route_query *query, const s
 		return false;
 	if (wait_for_view(call, decision->version) || dbha__clock_now() < call->deadline)
 		return true;
-	fail_no_node(call, query, err);
+	dbha__call_fail_no_node(call, query, err);
 	return false;
 }
 
@@ -401,13 +296,13 @@ static bool no_slot(struct call *call, const struct route_query *query, const st
 	case ACQUIRE_TIMEOUT:
 		if (dbha__clock_now() < call->pool_deadline)
 			return true; /* it only looked up, see take */
-		fail_pool(call, node, false, err);
+		dbha__call_fail_pool(call, node, false, err);
 		return false;
 	case ACQUIRE_TOO_MANY:
-		fail_pool(call, node, true, err);
+		dbha__call_fail_pool(call, node, true, err);
 		return false;
 	case ACQUIRE_STOPPED:
-		fail_closed(err);
+		dbha__call_fail_closed(err);
 		return false;
 	case ACQUIRE_REROUTE:
 		dbha__life_wait_view(call->h, decision->version, dbha__clock_now() + VIEW_GAP_US);
@@ -421,7 +316,7 @@ static bool no_slot(struct call *call, const struct route_query *query, const st
 	}
 	if (dbha__clock_now() < call->deadline)
 		return true;
-	fail_no_node(call, query, err);
+	dbha__call_fail_no_node(call, query, err);
 	return false;
 }
 
@@ -435,7 +330,7 @@ static struct dbha_conn *connection_in_time(struct call *call, struct route_quer
 		struct dbha_conn *slot = NULL;
 		bool again;
 		if (is_canceled(call)) {
-			fail_canceled(err);
+			dbha__call_fail_canceled(err);
 			return NULL;
 		}
 		route(call, query, &decision);
@@ -490,12 +385,22 @@ static struct route_query query_of(const struct call *call)
 void dbha__call_found_none(struct call *call, dbha_error *err)
 {
 	struct route_query query = query_of(call);
-	fail_no_node(call, &query, err);
+	dbha__call_fail_no_node(call, &query, err);
 }
 
-void dbha__call_found_full(struct call *call, int node, bool too_many, dbha_error *err)
+/*
+ * What is known of a standby is known of its life until now. A connection that is younger than the knowledge may be to another life of it, see
+ * dbha__causal_is_since: then it is asked with the read, or where it is not known for what, the read is routed anew. False: that.
+ */
+static bool is_of_known_life(struct call *call, const struct dbha_conn *slot)
 {
-	fail_pool(call, node, too_many, err);
+	/* Behind a pooler nobody sees how old the server's own connection is. */
+	bool direct = slot->conn->direct;
+	if (call->reason == DBHA_REASON_REPLAYED && (!direct || slot->connected_us > call->known_us)) {
+		call->guard = true;
+		call->reason = DBHA_REASON_GUARDED;
+	}
+	return call->reason != DBHA_REASON_SAME || (direct && dbha__causal_is_since(call->causal, slot->connected_us));
 }
 
 void dbha__call_decide(struct call *call, struct decision *decision)
@@ -515,10 +420,16 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 		dbha__life_refresh(call->h, call->deadline);
 	}
 	struct dbha_conn *slot = canceled ? NULL : connection_at_once(call, &query);
-	if (slot)
-		return slot;
-	dbha__call_set_deadline(call);
-	slot = connection_in_time(call, &query, err);
+	while (!slot || !is_of_known_life(call, slot)) {
+		if (slot) {
+			dbha__call_return(call->h, slot, true);
+			dbha__causal_doubt(call->causal);
+		}
+		dbha__call_set_deadline(call);
+		slot = connection_in_time(call, &query, err);
+		if (!slot)
+			break;
+	}
 	if (!slot) {
 		/* Nothing has been sent by this attempt; an earlier one of the same call may have been executed. */
 		err->retry_safe = !call->maybe_done;

@@ -43,6 +43,7 @@ struct call {
 	/* How the last connection was come by. */
 	bool guard; /* what it has replayed is to be asked with the read: whether it has `floor` */
 	struct token floor;
+	int64_t known_us; /* see struct route */
 	enum dbha_reason reason;
 	bool refused;      /* a standby has refused it, as no read: it is one for the primary */
 	int64_t behind_us; /* when a standby was found behind first; 0: none was */
@@ -87,9 +88,8 @@ bool dbha__call_nap(struct call *call, int64_t us);
 /* How long such a pause is. */
 int64_t dbha__call_backoff_us(struct call *call);
 
-/* At the deadline: no node was of the kind that is wanted; or the node's connections were all in use. */
+/* At the deadline: no node was of the kind that is wanted. */
 void dbha__call_found_none(struct call *call, dbha_error *err);
-void dbha__call_found_full(struct call *call, int node, bool too_many, dbha_error *err);
 
 /* ---- the steps of it, for who does not wait (engine) ---- */
 

@@ -1,13 +1,14 @@
 #include "consistency.h"
 
 #include "error.h"
+#include "tell.h"
 
 int dbha__consistency_check(dbha *h, const char *what, int consistency, dbha_error *err)
 {
 	const struct config_options *options = &h->config.options;
 	if (consistency < DBHA_CONSISTENCY_DEFAULT || consistency > DBHA_CONSISTENCY_PRIMARY)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: consistency is %d: a dbha_consistency", what, consistency);
-	if (consistency == DBHA_CONSISTENCY_BOUNDED && options->max_lag_ms == 0)
+	if (consistency == DBHA_CONSISTENCY_BOUNDED && options->max_lag_ms == 0 && options->max_lag_bytes == 0)
 		return dbha__fail(err, DBHA_ERR_CONFIG, "%s: consistency=bounded needs max_lag, which is not set", what);
 	return DBHA_OK;
 }
@@ -27,4 +28,23 @@ int dbha__consistency_token(dbha *h, const char *what, const char *text, struct 
 		                  (unsigned long long)token.system_identifier, (unsigned long long)ours);
 	dbha__causal_see(causal, &token);
 	return DBHA_OK;
+}
+
+/* A write finds its way without looking at the view, and may be the first that hears of a failover. */
+static void follow(dbha *h, struct causal *causal)
+{
+	struct token lost;
+	bool has_lost = dbha__causal_follow(causal, dbha__view_borrow(&h->view), &lost);
+	dbha__view_return(&h->view);
+	if (has_lost)
+		dbha__tell_lost(h, &lost, &causal->floor);
+}
+
+void dbha__consistency_at(dbha *h, struct causal *causal, const struct token *position)
+{
+	if (causal->floor.timeline && causal->floor.timeline < position->timeline)
+		follow(h, causal);
+	struct token before = causal->floor;
+	if (dbha__causal_at(causal, position))
+		dbha__tell_lost(h, &before, position);
 }

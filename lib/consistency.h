@@ -1,5 +1,5 @@
 /*
- * consistency: what a caller says of how fresh a read has to be, checked.
+ * consistency: what a caller says of how fresh a read has to be, checked; and what a position of the primary says of what was seen before.
  */
 #ifndef DBHA_CONSISTENCY_H
 #define DBHA_CONSISTENCY_H
@@ -12,5 +12,8 @@ int dbha__consistency_check(dbha *h, const char *what, int consistency, dbha_err
 
 /* Reads a token into what has to be seen. The same; then nothing has changed. */
 int dbha__consistency_token(dbha *h, const char *what, const char *text, struct causal *causal, dbha_error *err);
+
+/* The position of the primary behind everything that was done. What is found to be lost by it is told. */
+void dbha__consistency_at(dbha *h, struct causal *causal, const struct token *position);
 
 #endif

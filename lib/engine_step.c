@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "call_fail.h"
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
@@ -313,7 +314,7 @@ static void out_of_time_unsent(dbha_engine *e, struct request *request)
 	struct decision decision = {0};
 	dbha__call_decide(&request->call, &decision);
 	if (request->state == REQUEST_READY && decision.route.end == ROUTE_NODE)
-		dbha__call_found_full(&request->call, decision.route.node, false, &err);
+		dbha__call_fail_pool(&request->call, decision.route.node, false, &err);
 	else
 		dbha__call_found_none(&request->call, &err);
 	fail_unsent(e, request, &err);

@@ -5,12 +5,13 @@
 #include "error.h"
 #include "session.h"
 
-static int run_verified(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
+static int run_verified(dbha *h, const dbha_request *request, int64_t deadline, PGresult **result, dbha_error *err)
 {
 	dbha_session s;
 	int code = dbha__session_init(&s, h, err);
 	if (code != DBHA_OK)
 		return code;
+	s.deadline_cap = deadline;
 	code = dbha__verified_run(&s, request, result, err);
 	dbha__session_fini(&s);
 	return code;
@@ -20,9 +21,10 @@ static int run(dbha *h, const dbha_request *request, PGresult **result, dbha_err
 {
 	struct statement st;
 	struct causal causal = {0};
-	if (dbha__verified_wanted(h, request))
-		return run_verified(h, request, result, err);
 	dbha__statement_begin(&st, h, request, result, err);
+	dbha__statement_classify(&st);
+	if (dbha__verified_wanted(h, request) && st.call.intent != DBHA_READ)
+		return run_verified(h, request, st.call.deadline, result, err);
 	if (request->consistency)
 		st.call.consistency = request->consistency;
 	if (request->token && request->token[0]) {

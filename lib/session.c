@@ -147,6 +147,7 @@ static void follow_fork(dbha_session *s)
 	dbha__mutex_init(&s->cancel.lock, RANK_SESSION); /* another thread of the parent may have held it */
 	atomic_fetch_add(&s->h->refs, 1);
 	atomic_fetch_add(&s->h->kept, 1);
+	dbha__causal_doubt(&s->causal); /* generations are counted anew */
 	if (had)
 		dbha__session_lost(s);
 }

@@ -92,10 +92,13 @@ void dbha__session_statement(dbha_session *s, struct statement *st, const dbha_r
                              dbha_error *err);
 
 /*
- * Before a statement that looks for its node: whether it reads, so that from now on the session knows the positions of what it does; and
- * what it has seen. DBHA_OK, or the code of the error reported.
+ * Before a statement that looks for its node: what it has to have seen; and if it may go to a standby, the session knows the positions of
+ * what it does from now on. DBHA_OK, or the code of the error reported.
  */
-int dbha__session_follow(dbha_session *s, struct statement *st, bool reads);
+int dbha__session_follow(dbha_session *s, struct statement *st);
+
+/* The same for one on the connection that the session is pinned to, which cannot go anywhere else. */
+int dbha__session_follow_pinned(dbha_session *s, struct statement *st);
 
 /* Behind what ends with this statement on the primary, its position is asked for, if the session needs it. */
 void dbha__session_place(const dbha_session *s, struct statement *st);

@@ -55,6 +55,10 @@ static void follow(dbha_session *s, const struct statement *st)
 		dbha__session_lost(s);
 		return;
 	}
+	if (st->left) {
+		s->used_before = st->left;
+		dbha__session_lost(s);
+	}
 	if (!st->kept)
 		return;
 	if (!s->slot)
@@ -163,7 +167,7 @@ static int run_first(dbha_session *s, const dbha_request *rq, PGresult **result,
 		st.call.intent = rq->intent == DBHA_WRITE ? DBHA_WRITE : DBHA_DEFAULT;
 		if (s->read_only)
 			st.call.intent = s->serializable ? DBHA_WRITE : DBHA_READ;
-		code = dbha__session_follow(s, &st, s->read_only);
+		code = s->slot ? dbha__session_follow_pinned(s, &st) : dbha__session_follow(s, &st);
 		if (code != DBHA_OK)
 			return code;
 		st.before = &begin;
@@ -225,10 +229,23 @@ static int run_pinned(dbha_session *s, const dbha_request *rq, PGresult **result
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
 	st.in_transaction = begins_as_text(s, rq->sql);
+	int code = dbha__session_follow_pinned(s, &st);
+	if (code != DBHA_OK)
+		return code;
 	dbha__session_opening(s, &st);
-	int code = dbha__statement_run_on_kept(&st);
+	code = dbha__statement_run_on_kept(&st);
 	follow(s, &st);
 	return as_state_lost(s, code, err);
+}
+
+/* Within the deadline of the call, of which finding out what the statement is may have taken some. */
+static int run_verified(dbha_session *s, const struct statement *st)
+{
+	int64_t cap = s->deadline_cap;
+	s->deadline_cap = st->call.deadline;
+	int code = dbha__verified_run(s, st->request, st->result, st->err);
+	s->deadline_cap = cap;
+	return code;
 }
 
 static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_error *err)
@@ -236,7 +253,11 @@ static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result,
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
 	st.in_transaction = begins_as_text(s, rq->sql);
-	int code = dbha__session_follow(s, &st, rq->intent != DBHA_WRITE);
+	if (!st.in_transaction)
+		dbha__statement_classify(&st);
+	if (dbha__verified_wanted(s->h, rq) && st.call.intent != DBHA_READ && !s->streaming.opening)
+		return run_verified(s, &st);
+	int code = dbha__session_follow(s, &st);
 	if (code != DBHA_OK)
 		return code;
 	if (!st.in_transaction)
@@ -282,8 +303,7 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 	if (s->tx == TX_NONE && s->slot)
 		return run_pinned(s, rq, result, err);
 	if (s->tx == TX_NONE)
-		return dbha__verified_wanted(s->h, rq) && !s->streaming.opening ? dbha__verified_run(s, rq, result, err)
-		                                                                : run_alone(s, rq, result, err);
+		return run_alone(s, rq, result, err);
 	if (verb == VERB_COMMIT || (verb == VERB_PREPARE_TRANSACTION && s->tx != TX_BEGUN))
 		return dbha__session_commit(s, rq, result, err);
 	if (verb == VERB_ROLLBACK)

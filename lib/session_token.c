@@ -7,17 +7,18 @@
 #include "error.h"
 #include "position.h"
 #include "session.h"
-#include "tell.h"
 
-/* Whether this statement has to see what the session has seen, and there is more than one node that could differ. */
-static bool follows(const dbha_session *s, const struct statement *st)
+/* Whether this statement has to see what the session has seen. */
+static bool follows(const struct statement *st)
 {
-	return st->call.consistency == DBHA_CONSISTENCY_SESSION && s->h->n_places > 1;
+	return st->call.consistency == DBHA_CONSISTENCY_SESSION;
 }
 
 void dbha__session_place(const dbha_session *s, struct statement *st)
 {
-	st->places = s->causal.tracks && follows(s, st);
+	bool seen = follows(st) || st->call.consistency == DBHA_CONSISTENCY_PRIMARY;
+	/* With one node there is nowhere else to go. */
+	st->places = s->causal.tracks && seen && s->h->n_places > 1;
 }
 
 /* Asks the primary where it stands: all that the session has seen is before that. */
@@ -25,44 +26,55 @@ static int ask_position(dbha_session *s, const dbha_request *like, int64_t deadl
 {
 	struct statement st;
 	PGresult *result = NULL;
-	dbha_request ask = {
-	    .size = sizeof ask, .sql = dbha__position_sql(), .intent = DBHA_WRITE, .timeout_ms = like->timeout_ms};
+	dbha_request ask = {.size = sizeof ask,
+	                    .sql = dbha__position_sql(),
+	                    .intent = DBHA_WRITE,
+	                    .flags = DBHA_IDEMPOTENT, /* a question: it may be asked of the next primary as well */
+	                    .timeout_ms = like->timeout_ms};
 	struct token position = {0};
 	dbha__statement_begin(&st, s->h, &ask, &result, err);
 	dbha__call_set_deadline(&st.call);
 	if (deadline && deadline < st.call.deadline)
 		st.call.deadline = deadline;
 	st.call.cancel = &s->cancel;
-	int code = dbha__statement_run(&st);
+	/* A session that holds a connection of the primary needs no other one, which it might wait for in vain. */
+	st.kept = s->slot && !s->slot->conn->standby ? s->slot : NULL;
+	int code = st.kept ? dbha__statement_run_on_kept(&st) : dbha__statement_run(&st);
+	if (st.connection_lost) {
+		dbha__session_forget_slot(s);
+		dbha__session_lost(s);
+	}
+	if (code == DBHA_ERR_SERVER && strcmp(err->sqlstate, "57014") == 0 && s->cancel.sent)
+		code = err->code = DBHA_ERR_CANCELED;
 	if (code == DBHA_OK && !dbha__position_read(result, &position))
 		code = dbha__fail(err, DBHA_ERR_LOST, "the primary did not tell its position (%s)", st.call.last_name);
-	if (code == DBHA_OK) {
-		struct token before = s->causal.floor;
-		if (dbha__causal_at(&s->causal, &position))
-			dbha__tell_lost(s->h, &before, &position);
-	}
+	if (code == DBHA_OK)
+		dbha__consistency_at(s->h, &s->causal, &position);
 	PQclear(result);
 	return code;
 }
 
-int dbha__session_follow(dbha_session *s, struct statement *st, bool reads)
+int dbha__session_follow_pinned(dbha_session *s, struct statement *st)
+{
+	const dbha_request *rq = st->request;
+	int code = dbha__consistency_check(s->h, "request", rq->consistency, st->err);
+	if (code == DBHA_OK && rq->token && rq->token[0])
+		code = dbha__consistency_token(s->h, "request", rq->token, &s->causal, st->err);
+	if (code == DBHA_OK && follows(st))
+		st->call.causal = &s->causal;
+	return code;
+}
+
+int dbha__session_follow(dbha_session *s, struct statement *st)
 {
 	const dbha_request *rq = st->request;
 	int target = s->h->config.options.target_session_attrs;
 	bool wants_primary = st->call.intent == DBHA_WRITE ||
 	                     (st->call.intent == DBHA_DEFAULT && (target == TARGET_PRIMARY || target == TARGET_READ_WRITE));
-	int code = dbha__consistency_check(s->h, "request", rq->consistency, st->err);
-	if (code == DBHA_OK && rq->token && rq->token[0])
-		code = dbha__consistency_token(s->h, "request", rq->token, &s->causal, st->err);
-	if (code != DBHA_OK)
+	int code = dbha__session_follow_pinned(s, st);
+	if (code != DBHA_OK || !st->call.causal || wants_primary)
 		return code;
-	if (!follows(s, st))
-		return DBHA_OK;
-	st->call.causal = &s->causal;
-	if (wants_primary)
-		return DBHA_OK;
-	if (reads)
-		s->causal.tracks = true;
+	s->causal.tracks = true;
 	/*
 	 * A single read goes to the primary then, and brings the position along. A transaction or a stream cannot, and is worth a round
 	 * trip; and where only a standby will do, the primary cannot serve it.

@@ -4,12 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "again.h"
 #include "canceller.h"
 #include "clock.h"
+#include "consistency.h"
 #include "error.h"
 #include "flush.h"
 #include "position.h"
+#include "routing.h"
 #include "tell.h"
+#include "verb.h"
 
 int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **result, dbha_error *err)
 {
@@ -43,6 +47,8 @@ int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **r
 		return dbha__fail(err, DBHA_ERR_USAGE,
 		                  "%s: request.route->size is %zu, not %zu: set it to sizeof(dbha_result_route)", what,
 		                  rq->route->size, sizeof *rq->route);
+	if (rq->route)
+		*rq->route = (dbha_result_route){.size = sizeof *rq->route, .lag_ms = -1, .lag_bytes = -1};
 	if (rq->intent < DBHA_DEFAULT || rq->intent > DBHA_WRITE)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.intent is %d: DBHA_DEFAULT, DBHA_READ or DBHA_WRITE", what,
 		                  (int)rq->intent);
@@ -51,49 +57,6 @@ int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **r
 			return dbha__fail(err, DBHA_ERR_USAGE, "%s: parameter %d is binary, but request.lengths is NULL", what,
 			                  i + 1);
 	return DBHA_OK;
-}
-
-/*
- * 25006 on a write. The node may no longer be the primary: then the view will say so, and the write goes where it belongs.
- * Its sessions may have been made read-only, as some do around a switchover: then the write waits until that is over. Or they have
- * never been anything else, or it is the statement itself: then asking again would give the same answer for ever.
- */
-static bool refused_for_good(struct call *call)
-{
-	struct second_look look;
-	dbha__judge_begin_look(call, dbha__clock_now(), &look);
-	for (;;) {
-		enum looked looked = dbha__judge_look(call, &look);
-		if (looked != LOOKED_LATER)
-			return looked == LOOKED_FINAL;
-		if (dbha__clock_now() >= look.until || !dbha__call_pause(call))
-			return look.waited;
-	}
-}
-
-/* Whether another attempt could end no better. */
-static bool is_final(struct call *call, const struct attempt *attempt, const struct retry *retry)
-{
-	enum finality finality = dbha__judge_finality(call, attempt, retry);
-	return finality == FINAL || (finality == FINAL_IF_REFUSED_FOR_GOOD && refused_for_good(call));
-}
-
-/* The pause before the next attempt: none the first time, because the cause is most often this one connection. */
-static bool pause_before_next(struct call *call)
-{
-	if (call->rounds > 1)
-		return dbha__call_pause(call);
-	return dbha__clock_now() < call->deadline;
-}
-
-/* Whether to go round again after a failure; if not, what was judged is to be reported. */
-static bool goes_again(struct call *call, const struct attempt *attempt, const struct judgement *judged)
-{
-	if (!dbha__judge_standby_says_no(call, attempt) &&
-	    (is_final(call, attempt, &judged->retry) || !dbha__judge_may_send_again(call)))
-		return false;
-	dbha__judge_again(call, attempt, judged);
-	return pause_before_next(call);
 }
 
 /* The time that is left, for the server: it may not be 0, which would be no limit. */
@@ -106,19 +69,34 @@ static int server_timeout_ms(const struct call *call)
 	return left < 1 ? 1 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
-/* Before a stream, which cannot travel with anything: has the standby replayed enough? A round trip of its own. */
+/*
+ * Has the standby replayed enough? In a round trip of its own: before what cannot travel with the question (a stream), what must not be executed
+ * for nothing (nobody has said that it only reads), and what was thrown away once already. False: it has not, or there is no answer, as
+ * `attempt` says.
+ */
 static bool ask_first(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
 	const dbha_request ask = {.size = sizeof ask, .sql = dbha__replayed_sql()};
-	if (!st->call.guard)
-		return true;
+	bool keeps_snapshot;
 	dbha__exec(conn, &ask, st->call.deadline, attempt);
-	if (attempt->end != ATTEMPT_OK)
-		return false;
-	st->behind = dbha__replayed_read(attempt->result) < st->call.floor.lsn;
-	PQclear(attempt->result);
-	attempt->result = NULL;
-	return !st->behind;
+	bool answered = attempt->end == ATTEMPT_OK || attempt->end == ATTEMPT_ERROR;
+	st->behind = answered && dbha__replayed_read(attempt->result, &keeps_snapshot) < st->call.floor.lsn;
+	if (answered) {
+		PQclear(attempt->result);
+		dbha__attempt_begin(attempt);
+		return !st->behind;
+	}
+	/* The statement itself was not sent. */
+	attempt->prepared_only = attempt->end == ATTEMPT_TIMEOUT || attempt->end == ATTEMPT_CANCELLED;
+	if (!attempt->prepared_only)
+		attempt->end = ATTEMPT_NOT_SENT;
+	return false;
+}
+
+static bool asks_first(const struct statement *st)
+{
+	const struct call *call = &st->call;
+	return call->guard && (st->step || call->intent != DBHA_READ || call->behind_us);
 }
 
 /* What the server may wait for the standby to catch up, where it can. */
@@ -134,11 +112,14 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 {
 	st->behind = false;
 	st->position.timeline = 0;
+	bool asked = asks_first(st);
+	if (asked && !ask_first(st, conn, attempt))
+		return;
 	if (st->step) {
-		if (ask_first(st, conn, attempt))
-			st->step(st, conn, attempt);
+		st->step(st, conn, attempt);
 		return;
 	}
+	bool guarded = st->call.guard && !asked;
 	const dbha_request *rq = st->request;
 	/* A statement that commits on the way cannot run behind another one in the same message. */
 	bool limited = rq->flags & DBHA_SERVER_TIMEOUT && (st->in_transaction || dbha__retry_atomic(rq->sql));
@@ -147,8 +128,9 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .server_timeout_ms = limited ? server_timeout_ms(&st->call) : 0,
 	    .request = rq,
 	    .mark = st->mark,
-	    .floor = st->call.guard ? &st->call.floor : NULL,
-	    .floor_wait_ms = st->call.guard ? floor_wait_ms(&st->call) : 0,
+	    .floor = guarded ? &st->call.floor : NULL,
+	    .floor_apart = guarded && !dbha__retry_atomic(rq->sql),
+	    .floor_wait_ms = guarded ? floor_wait_ms(&st->call) : 0,
 	    .position = st->places && !st->call.on_standby ? &st->position : NULL,
 	};
 	if (!flush.before && !flush.mark && !limited && !flush.floor && !flush.position) {
@@ -234,15 +216,17 @@ static bool goes_on(const struct statement *st, const struct attempt *attempt)
 static void note_seen(struct statement *st, const struct dbha_conn *slot, const struct attempt *attempt)
 {
 	const struct call *call = &st->call;
-	if (!st->causal || attempt->end == ATTEMPT_NOT_SENT || (call->intent == DBHA_READ && !call->causal))
+	bool careless = call->intent == DBHA_READ && !call->causal && call->consistency != DBHA_CONSISTENCY_PRIMARY;
+	if (!st->causal || attempt->end == ATTEMPT_NOT_SENT || careless)
 		return;
-	struct token before = st->causal->floor;
-	if (call->on_standby && attempt->end == ATTEMPT_OK)
+	if (call->on_standby && !call->causal)
+		dbha__causal_again(st->causal, call->last_node, slot->generation, dbha__clock_now());
+	else if (call->on_standby && attempt->end == ATTEMPT_OK)
 		dbha__causal_on_standby(st->causal, call->last_node, slot->generation, dbha__clock_now());
 	else if (!call->on_standby && !st->position.timeline)
 		dbha__causal_on_primary(st->causal);
-	else if (!call->on_standby && dbha__causal_at(st->causal, &st->position))
-		dbha__tell_lost(call->h, &before, &st->position);
+	else if (!call->on_standby)
+		dbha__consistency_at(call->h, st->causal, &st->position);
 }
 
 /* What an attempt means: for the connection, for the node, for the caller. */
@@ -283,6 +267,15 @@ static bool must_keep(const struct statement *st, const struct dbha_conn *slot, 
 	return state == CONN_IN_TRANSACTION || (state == CONN_IDLE && attempt->end == ATTEMPT_OK && slot->conn->used);
 }
 
+/* The primary has executed what a standby would not. Next time nobody asks a standby. */
+static void remember_write(const struct statement *st)
+{
+	dbha *h = st->call.h;
+	STATS_ADD(&h->stats[st->call.last_node], not_reads, 1);
+	if (!st->in_transaction)
+		dbha__routing_remember_write(h, st->request->sql);
+}
+
 /* How long between two questions to standbys that are behind. */
 #define BEHIND_NAP_US ((int64_t)3000)
 
@@ -295,6 +288,7 @@ static int go_round_behind(struct statement *st, int node)
 	struct call *call = &st->call;
 	int64_t now = dbha__clock_now();
 	STATS_ADD(&call->h->stats[node], guards_behind, 1);
+	STATS_ADD(&call->h->stats[node], retries, 1);
 	snprintf(call->trouble, sizeof call->trouble, "%.80s: has not replayed %X/%X", call->last_name,
 	         (unsigned)(call->floor.lsn >> 32), (unsigned)call->floor.lsn);
 	call->behind_us = call->behind_us ? call->behind_us : now;
@@ -344,11 +338,13 @@ static bool run_once(struct statement *st, int *code)
 	*code = DBHA_OK;
 	if (attempt.end == ATTEMPT_OK) {
 		if (call->refused)
-			STATS_ADD(&h->stats[node], not_reads, 1);
-		if (must_keep(st, slot, &attempt))
+			remember_write(st);
+		if (must_keep(st, slot, &attempt)) {
 			st->kept = slot;
-		else
+		} else {
+			st->left = st->keeps ? slot->conn->used : 0;
 			dbha__call_return(h, slot, true);
+		}
 		return true;
 	}
 	/* The pool may have it before the next attempt, which may be for this very node. */
@@ -358,7 +354,7 @@ static bool run_once(struct statement *st, int *code)
 		st->kept = slot;
 	else
 		dbha__call_return(h, slot, st->judged.verdict.keep);
-	if (over || !goes_again(call, &attempt, &st->judged)) {
+	if (over || !dbha__again(call, &attempt, &st->judged)) {
 		*code = dbha__judge_report(call, &attempt, &st->judged, st->err);
 		return true;
 	}
@@ -375,6 +371,21 @@ void dbha__statement_begin(struct statement *st, dbha *h, const dbha_request *re
 	st->request = request;
 	st->result = result;
 	st->err = err;
+}
+
+void dbha__statement_classify(struct statement *st)
+{
+	struct call *call = &st->call;
+	const dbha_request *rq = st->request;
+	if (call->intent == DBHA_READ && dbha__routing_is_write(call->h, rq->sql)) {
+		st->classified = (struct classify_verdict){.is = CLASS_WRITE, .why = WHY_REFUSED_BEFORE};
+		call->intent = DBHA_WRITE;
+	}
+	/* What is to stay with its session stays where a transaction could follow it. */
+	if (call->intent != DBHA_DEFAULT || rq->flags & DBHA_PIN || call->h->config.options.routing != ROUTING_AUTO)
+		return;
+	dbha__call_set_deadline(call);
+	call->intent = dbha__routing_intent(call, rq->sql, &st->classified);
 }
 
 /* Where it went, and why. reason: of the last connection, unless more is known. */
@@ -394,7 +405,10 @@ static void explain(const struct statement *st, enum dbha_reason reason)
 	    .lag_ms = -1,
 	    .lag_bytes = -1,
 	};
-	snprintf(out->why, sizeof out->why, "%s", call->trouble);
+	if (st->classified.why != WHY_READ)
+		dbha__classify_reason(&st->classified, out->why, sizeof out->why);
+	size_t used = strlen(out->why);
+	snprintf(out->why + used, sizeof out->why - used, "%s%s", used && call->trouble[0] ? "; " : "", call->trouble);
 	if (call->last_node < 0)
 		return;
 	snprintf(out->node, sizeof out->node, "%s", call->last_name);
@@ -444,6 +458,63 @@ static bool goes_on_with(const struct statement *st, struct dbha_conn *slot, con
 	return st->judged.verdict.keep || read_only;
 }
 
+/* What a session that is pinned to a standby has seen otherwise, by a token: before a statement on its own, and before a transaction. */
+static void guard_kept(struct statement *st)
+{
+	struct call *call = &st->call;
+	bool within = st->in_transaction && !st->begins && dbha__verb(st->request->sql) != VERB_BEGIN;
+	if (!call->causal || !call->on_standby || within || st->continued)
+		return;
+	struct token lost;
+	const struct view *view = dbha__view_borrow(&call->h->view);
+	bool has_lost = dbha__causal_follow(call->causal, view, &lost);
+	struct causal_need need = dbha__causal_need(call->causal, view, 0);
+	dbha__view_return(&call->h->view);
+	call->guard = need.stick != call->last_node && need.floor.timeline;
+	call->floor = need.floor;
+	if (has_lost)
+		dbha__tell_lost(call->h, &lost, &call->causal->floor);
+}
+
+/* Of a standby that is on an older timeline, as far as is known, a position says nothing. */
+static bool may_be_asked(const struct call *call)
+{
+	bool may = dbha__view_borrow(&call->h->view)->nodes[call->last_node].timeline >= call->floor.timeline;
+	dbha__view_return(&call->h->view);
+	return may;
+}
+
+/* It can go nowhere else: its standby is asked until it has replayed enough. False: not before the deadline. */
+static bool attempt_on_kept(struct statement *st, struct dbha_conn *slot, struct attempt *attempt)
+{
+	struct call *call = &st->call;
+	guard_kept(st);
+	while (call->guard) {
+		bool asked = may_be_asked(call);
+		if (asked && ask_first(st, slot->conn, attempt))
+			break;
+		if (asked && !st->behind)
+			return true; /* its connection is lost, as `attempt` says */
+		if (!dbha__call_nap(call, BEHIND_NAP_US))
+			return false;
+	}
+	call->guard = false;
+	attempt_on(st, slot, attempt);
+	return true;
+}
+
+static int kept_is_behind(const struct statement *st)
+{
+	const struct call *call = &st->call;
+	bool canceled = dbha__clock_now() < call->deadline;
+	dbha__fail(st->err, canceled ? DBHA_ERR_CANCELED : DBHA_ERR_NO_NODE,
+	           "the session is pinned to a standby (%s) that has not replayed %X/%X, which it has to see",
+	           call->last_name, (unsigned)(call->floor.lsn >> 32), (unsigned)call->floor.lsn);
+	st->err->retry_safe = true;
+	st->err->attempts = call->sent;
+	return st->err->code;
+}
+
 int dbha__statement_run_on_kept(struct statement *st)
 {
 	struct call *call = &st->call;
@@ -455,8 +526,11 @@ int dbha__statement_run_on_kept(struct statement *st)
 	call->last_name = slot->node_name;
 	if (dead_before(st, slot))
 		not_sent(st, &attempt);
-	else
-		attempt_on(st, slot, &attempt);
+	else if (!attempt_on_kept(st, slot, &attempt)) {
+		explain(st, DBHA_REASON_PINNED);
+		st->kept = NULL; /* nothing has become of it: the session has it as before */
+		return kept_is_behind(st);
+	}
 	judge(st, slot, &attempt);
 	explain(st, st->in_transaction ? DBHA_REASON_TRANSACTION : DBHA_REASON_PINNED);
 	if (!goes_on_with(st, slot, &attempt)) {

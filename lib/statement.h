@@ -9,6 +9,7 @@
 
 #include "call.h"
 #include "causal.h"
+#include "classify.h"
 #include "dbha.h"
 #include "exec.h"
 #include "judgement.h"
@@ -39,9 +40,12 @@ struct statement {
 	struct stream
 	    *stream;    /* what the step begins or goes on with; as long as that is in progress the connection is kept */
 	bool continued; /* an earlier call has begun it: nobody else can do it */
+	/* What its text was taken for, where that was looked at; else all 0. */
+	struct classify_verdict classified;
 	/* Out, of the last attempt. */
 	bool behind;           /* the standby had not replayed enough: there is no attempt to speak of */
 	struct token position; /* of the primary behind it; timeline 0: not known */
+	unsigned left;         /* what it had set on a connection that was lost behind its end; 0: nothing */
 	struct judgement judged;
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
 	bool
@@ -55,6 +59,12 @@ int dbha__statement_check(const char *what, const dbha_request *request, PGresul
 /* Begins it: everything 0 but these. */
 void dbha__statement_begin(struct statement *st, dbha *h, const dbha_request *request, PGresult **result,
                            dbha_error *err);
+
+/*
+ * Of one that is neither in a transaction nor on a kept connection, before it is run: what it means to do, where its caller has not said it
+ * (routing=auto), or has said it wrongly before. See routing.h.
+ */
+void dbha__statement_classify(struct statement *st);
 
 /* Runs it to its end, wherever that has to be. DBHA_OK, or the code of the error reported. */
 int dbha__statement_run(struct statement *st);

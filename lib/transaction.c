@@ -224,7 +224,9 @@ static int commit_on_server(dbha_session *s, const dbha_request *request, PGresu
 	st.call.intent = DBHA_WRITE;
 	st.in_transaction = st.may_commit = true;
 	st.before = make_row(s, &row);
-	dbha__session_place(s, &st);
+	/* With AND CHAIN the question would be the next transaction's first statement. */
+	if (!dbha__verb_chains(request->sql))
+		dbha__session_place(s, &st);
 	int code = dbha__statement_run_on_kept(&st);
 	if (st.connection_lost && st.judged.retry.outcome_unknown) {
 		s->used_before = used; /* what the transaction has set may have become the session's, and is lost */
@@ -235,6 +237,8 @@ static int commit_on_server(dbha_session *s, const dbha_request *request, PGresu
 		end_on_server(s, &st);
 	if (code == DBHA_OK) {
 		code = ended(s, &st, err);
+		if (st.connection_lost && code == DBHA_OK)
+			s->used_before = used; /* behind the answer to COMMIT, and with it what the transaction has set */
 	} else if (code == DBHA_ERR_LOST) {
 		code = fail_rolled_back(s, err, "the connection was lost before COMMIT");
 	} else {

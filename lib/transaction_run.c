@@ -6,6 +6,7 @@
 
 #include "backoff.h"
 #include "clock.h"
+#include "judgement.h"
 #include "error.h"
 #include "session.h"
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "clock.h"
+#include "judgement.h"
 #include "error.h"
 #include "session.h"
 
@@ -47,7 +48,8 @@ int dbha__verified_run(dbha_session *s, const dbha_request *request, PGresult **
 {
 	int timeout_ms = request->timeout_ms > 0 ? request->timeout_ms : s->h->config.options.call_timeout_ms;
 	int64_t cap = s->deadline_cap;
-	s->deadline_cap = dbha__clock_now() + ms_to_us(timeout_ms);
+	int64_t deadline = dbha__clock_now() + ms_to_us(timeout_ms);
+	s->deadline_cap = cap && cap < deadline ? cap : deadline;
 	int code;
 	for (int attempt = 0;; attempt++) {
 		code = run_once(s, request, result, err);

@@ -281,8 +281,9 @@ compile_shared() {
 compile_static() {
 	local flags
 	mapfile -t flags < <(PKG_CONFIG_PATH=$1/lib/pkgconfig pkg-config --cflags dbha | xargs -n 1
+		sed -n 's/^Libs.private://p' "$1/lib/pkgconfig/dbha.pc" | xargs -n 1
 		pkg-config --libs libpq | xargs -n 1)
-	"${@:3}" -Wall -Wextra -pedantic -Werror -o "$2" program.c "$1/lib/libdbha.a" "${flags[@]}" -pthread
+	"${@:3}" -Wall -Wextra -pedantic -Werror -o "$2" program.c "$1/lib/libdbha.a" "${flags[@]}"
 }
 
 exports_only_ours() {

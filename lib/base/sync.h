@@ -37,6 +37,7 @@ enum mutex_rank {
 	RANK_RESOLVER,
 	RANK_EVENTS,
 	RANK_SHARED, /* what handles of the process share, monitor=off */
+	RANK_BOOKSHELF,
 	RANK_CLASSCACHE,
 	RANK_QUEUE, /* one per engine: what was submitted, and what is completed */
 };

@@ -14,6 +14,12 @@ void dbha__causal_on_standby(struct causal *causal, int node, uint64_t generatio
 	causal->at_us = now;
 }
 
+void dbha__causal_again(struct causal *causal, int node, uint64_t generation, int64_t now)
+{
+	if (causal->seen == SEEN_STANDBY && causal->node == node && causal->generation == generation)
+		causal->at_us = now;
+}
+
 void dbha__causal_on_primary(struct causal *causal)
 {
 	causal->seen = SEEN_PRIMARY;
@@ -22,9 +28,24 @@ void dbha__causal_on_primary(struct causal *causal)
 bool dbha__causal_at(struct causal *causal, const struct token *position)
 {
 	bool short_of = dbha__token_beyond(&causal->floor, position);
+	/* Of an older timeline it is not the primary that the session knows of: it was shut out, and has not been told yet. */
+	if (position->timeline < causal->floor.timeline) {
+		causal->seen = SEEN_PRIMARY;
+		return false;
+	}
 	causal->floor = *position;
 	causal->seen = SEEN_NOTHING;
 	return short_of;
+}
+
+bool dbha__causal_is_since(const struct causal *causal, int64_t connected_us)
+{
+	return connected_us <= causal->at_us;
+}
+
+void dbha__causal_doubt(struct causal *causal)
+{
+	causal->generation = 0;
 }
 
 void dbha__causal_see(struct causal *causal, const struct token *token)

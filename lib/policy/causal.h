@@ -39,15 +39,31 @@ struct causal_need {
 	bool primary;       /* only the primary has it in any case */
 };
 
-/* A statement has been executed on a standby, and on the primary without its position being known. */
+/*
+ * A statement has been executed on a standby that was chosen, or asked, for having the floor; and on the primary, without its position
+ * being known.
+ */
 void dbha__causal_on_standby(struct causal *causal, int node, uint64_t generation, int64_t now);
 void dbha__causal_on_primary(struct causal *causal);
 
 /*
- * The position of the primary behind everything that was done. True: it is short of what had been seen before, so the primary has lost
- * something.
+ * One on a standby that nobody has asked: further on in a transaction, or where any standby would do. It counts only where that
+ * is the one that the session has read from before.
+ */
+void dbha__causal_again(struct causal *causal, int node, uint64_t generation, int64_t now);
+
+/*
+ * The position of the primary behind everything that was done. True: it is short of what had been seen before on its timeline, so the
+ * primary has lost something.
  */
 bool dbha__causal_at(struct causal *causal, const struct token *position);
+
+/*
+ * The standby may have crashed since: after the crash of one backend it begins its recovery anew, from behind, with the same start time. Who
+ * has a connection that is older than what was seen there knows that it has not.
+ */
+bool dbha__causal_is_since(const struct causal *causal, int64_t connected_us);
+void dbha__causal_doubt(struct causal *causal);
 
 /* Somebody else's token: to be seen as well. */
 void dbha__causal_see(struct causal *causal, const struct token *token);

@@ -1,6 +1,7 @@
 #include "classify.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "classify_rules.h"
@@ -76,10 +77,11 @@ static int read_escape(struct walk *w)
 		w->at++;
 		return to[at - from];
 	}
-	unsigned code;
-	if (c != 'u' || strspn(w->at + 1, "0123456789abcdefABCDEF") < 4 ||
-	    sscanf(w->at + 1, "%4x", &code) != 1) // NOLINT(cert-err34-c)
+	if (c != 'u' || strspn(w->at + 1, "0123456789abcdefABCDEF") < 4)
 		return -1;
+	char digits[5] = "";
+	memcpy(digits, w->at + 1, 4);
+	unsigned long code = strtoul(digits, NULL, 16);
 	w->at += 5;
 	return code > 0 && code < 0x80 ? (int)code : -1;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "classify.h"
 #include "error.h"
 #include "option.h"
 #include "outcome_table.h"
@@ -179,6 +180,55 @@ static int check_outcome_table(const struct config_options *options, dbha_error 
 	    "outcome_table: \"%s\" is not accepted; accepted: TABLE or SCHEMA.TABLE, taken literally, each 1 to %d bytes "
 	    "without a dot",
 	    dbha__option_shown(options->outcome_table).text, OUTCOME_NAME_BYTES);
+}
+
+/* What is known of a standby is up to a probe_interval old, and the bound counts that age: a short one would leave no standby. */
+static int check_bounded(const struct config_options *options, dbha_error *err)
+{
+	char lag[OPTION_PRINT_MAX], interval[OPTION_PRINT_MAX];
+	if (options->consistency + DBHA_CONSISTENCY_SESSION != DBHA_CONSISTENCY_BOUNDED)
+		return DBHA_OK;
+	if (!options->max_lag_ms && !options->max_lag_bytes)
+		return dbha__fail(
+		    err, DBHA_ERR_CONFIG,
+		    "consistency \"bounded\" contradicts max_lag, which is not set; accepted: with max_lag=5s, or "
+		    "max_lag=16MB");
+	if (!options->max_lag_ms || options->max_lag_ms > 2 * (int64_t)options->probe_interval_ms)
+		return DBHA_OK;
+	return dbha__fail(
+	    err, DBHA_ERR_CONFIG,
+	    "max_lag \"%s\" contradicts probe_interval \"%s\" with consistency \"bounded\"; accepted: max_lag "
+	    "longer than twice probe_interval, since what is known of a standby is that old",
+	    dbha__option_print(dbha__option_find("max_lag"), options, lag),
+	    dbha__option_print(dbha__option_find("probe_interval"), options, interval));
+}
+
+static int check_list(const char *name, const char *read, const char *write, dbha_error *err)
+{
+	struct book_patterns patterns;
+	const char *wrong = NULL, *list = read ? read : write;
+	if (dbha__book_patterns_init(&patterns, read, write, &wrong)) {
+		dbha__book_patterns_fini(&patterns);
+		return DBHA_OK;
+	}
+	if (!wrong)
+		return dbha__no_memory(err);
+	return dbha__fail(err, DBHA_ERR_CONFIG, "%s: \"%s\" is not accepted at \"%s\"; accepted: %s", name,
+	                  dbha__option_shown(list).text, dbha__option_shown(wrong).text,
+	                  dbha__option_find(name)->info.accepted);
+}
+
+static int check_routing(const struct config_options *options, dbha_error *err)
+{
+	int rc = check_list("read_functions", options->read_functions, NULL, err);
+	if (rc == DBHA_OK)
+		rc = check_list("write_functions", NULL, options->write_functions, err);
+	if (rc == DBHA_OK && options->routing == ROUTING_AUTO && !dbha__classify_available())
+		rc = dbha__fail(
+		    err, DBHA_ERR_CONFIG,
+		    "routing: \"auto\" is not accepted; accepted: intent. This library was built without libpg_query: "
+		    "install it (apt-get install libpg-query-dev) and build with ./configure --with-pg-query");
+	return rc;
 }
 
 /* ---- Nodes ---- */
@@ -447,6 +497,10 @@ int dbha__config_init(struct config *out, const struct config_input *input, dbha
 		rc = check_fence(&out->options, err);
 	if (rc == DBHA_OK)
 		rc = check_outcome_table(&out->options, err);
+	if (rc == DBHA_OK)
+		rc = check_bounded(&out->options, err);
+	if (rc == DBHA_OK)
+		rc = check_routing(&out->options, err);
 	if (rc == DBHA_OK)
 		rc = read_nodes(out, input, err);
 	if (rc == DBHA_OK)

@@ -88,7 +88,8 @@ struct config_options {
 	int probe_interval_fast_ms;
 	int probe_timeout_ms;
 	int probe_failures;
-	int max_lag_ms;                         /* 0: no limit */
+	int max_lag_ms;                         /* 0: no limit in time */
+	int64_t max_lag_bytes;                  /* 0: no limit in bytes */
 	int consistency;                        /* an enum dbha_consistency less one: SESSION is 0 */
 	int max_wait_ms;                        /* 0: not at all */
 	int routing;                            /* an enum routing */

@@ -59,6 +59,16 @@ int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn, int64_t se
 	return until_us > samples[0].at_us ? (until_us - samples[0].at_us) / 1000 : -1;
 }
 
+int64_t dbha__lag_fresh_us(const struct lag_history *history, uint64_t lsn, int64_t seen_us)
+{
+	int newest = history->n > 0 ? newest_by(history, seen_us) : -1;
+	if (newest >= 0 && history->samples[newest].lsn <= lsn)
+		return stood_until(history, newest, seen_us);
+	while (newest >= 0 && history->samples[newest].lsn > lsn)
+		newest--;
+	return newest >= 0 ? history->samples[newest].at_us : -1;
+}
+
 bool dbha__lag_known(const struct lag_history *history, uint64_t lsn)
 {
 	return history->n > 0 && history->samples[0].lsn <= lsn;
@@ -72,13 +82,13 @@ int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn, int64_t
 	return newest > lsn ? (int64_t)(newest - lsn) : 0;
 }
 
-bool dbha__lag_behind(bool was, int64_t lag_ms, int max_lag_ms, bool has_primary)
+bool dbha__lag_behind(bool was, int64_t lag, int64_t max_lag, bool has_primary)
 {
-	if (max_lag_ms == 0)
+	if (max_lag == 0)
 		return false;
-	if (lag_ms < 0)
+	if (lag < 0)
 		return has_primary || was;
 	/* 0 of three quarters of a millisecond would never be reached by less than 1. */
-	int64_t limit = was ? (int64_t)max_lag_ms - max_lag_ms / 4 : max_lag_ms;
-	return lag_ms > limit;
+	int64_t limit = was ? max_lag - max_lag / 4 : max_lag;
+	return lag > limit;
 }

@@ -38,16 +38,19 @@ void dbha__lag_sample(struct lag_history *history, int64_t at_us, uint64_t lsn);
  * it is only a floor: as old as the oldest sample, at least.
  */
 int64_t dbha__lag_ms(const struct lag_history *history, uint64_t lsn, int64_t seen_us);
+/* Until when it has everything, as far as the primary has been looked at: monotonic; -1 where that is not known. */
+int64_t dbha__lag_fresh_us(const struct lag_history *history, uint64_t lsn, int64_t seen_us);
 int64_t dbha__lag_bytes(const struct lag_history *history, uint64_t lsn, int64_t seen_us);
 
 /* Whether the lag is the lag, and not its floor. A handle that was just opened cannot tell a second from a week. */
 bool dbha__lag_known(const struct lag_history *history, uint64_t lsn);
 
 /*
- * Whether a standby is too far behind for reads. A lag that is not known (-1) is too much, except while there is no primary:
- * then nobody is known to be ahead, and the verdict stays as it was. Who was behind has to come down to three quarters of
- * the limit, so that a lag near the limit does not send the readers to and fro. max_lag_ms 0: never.
+ * Whether a standby is too far behind for reads; lag and limit are both in milliseconds, or both in bytes. A lag that is not known
+ * (-1) is too much, except while there is no primary: then nobody is known to be ahead, and the verdict stays as it was. Who was
+ * behind has to come down to three quarters of the limit, so that a lag near the limit does not send the readers to and fro.
+ * max_lag 0: never.
  */
-bool dbha__lag_behind(bool was, int64_t lag_ms, int max_lag_ms, bool has_primary);
+bool dbha__lag_behind(bool was, int64_t lag, int64_t max_lag, bool has_primary);
 
 #endif

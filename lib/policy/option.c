@@ -56,6 +56,11 @@ static const char *const routing_words[] = {"intent", "auto", NULL};
 	{                                                                                                                  \
 		{#name, "text", "", accepted, text}, OPTION_TEXT, 0, 0, 1, NULL, offsetof(struct config_options, name)         \
 	}
+#define LAG_ROW(name, member, def, low, high, accepted, text)                                                          \
+	{                                                                                                                  \
+		{name, "time or size", def, accepted, text}, OPTION_LAG, low, high, 1, NULL,                                   \
+		    offsetof(struct config_options, member)                                                                    \
+	}
 #define CLUSTER_ROW(name, accepted, text)                                                                              \
 	{                                                                                                                  \
 		{#name, "text", "", accepted, text}, OPTION_CLUSTER, 0, 0, 1, NULL, offsetof(struct config_options, name)      \
@@ -111,8 +116,8 @@ static const struct option options[] = {
     TIME_ROW("probe_timeout", probe_timeout_ms, "600ms", 10, MINUTE, 1, "10ms to 1min",
              "A probe without an answer for this long has failed."),
     INTEGER_ROW(probe_failures, "3", 1, 100, "1 to 100", "Failed probes in a row before a node counts as silent."),
-    TIME_ROW("max_lag", max_lag_ms, "0", 0, DAY, 1, "0 to 1d",
-             "A standby that lags by more than this serves no reads; 0: no limit."),
+    LAG_ROW("max_lag", max_lag_ms, "0", 0, DAY, "0 to 1d, or in WAL 0B to 1024TB",
+            "A standby that lags by more than this, in time (5s) or in WAL (16MB), serves no reads; 0: no limit."),
     ENUM_ROW(consistency, "session", consistency_words, "session, bounded, eventual, primary",
              "How fresh a read has to be. session: a session sees its own writes, and its reads never go back in time; "
              "bounded: not "
@@ -202,19 +207,23 @@ void dbha__option_env(const struct option *option, char name[OPTION_ENV_MAX])
 
 /* ---- Parsing ---- */
 
-static const struct unit {
+/* The largest one first; a unit without a name ends the list. */
+struct unit {
 	const char *name;
-	int ms;
-} units[] = {{"d", DAY}, {"h", HOUR}, {"min", MINUTE}, {"s", SECOND}, {"ms", 1}};
+	int64_t size;
+};
+static const struct unit times[] = {{"d", DAY}, {"h", HOUR}, {"min", MINUTE}, {"s", SECOND}, {"ms", 1}, {0}};
+static const struct unit sizes[] = {{"TB", (int64_t)1 << 40}, {"GB", 1 << 30}, {"MB", 1 << 20},
+                                    {"kB", 1 << 10},          {"B", 1},        {0}};
 
-/* Milliseconds of a unit's name; 0 for one that is not known. As in PostgreSQL, case matters. */
-static int unit_ms(const char *name, int bare_ms)
+/* What a unit's name stands for; 0 for one that is not known. As in PostgreSQL, case matters. */
+static int64_t unit_size(const struct unit *unit, const char *name, int bare)
 {
 	if (!*name)
-		return bare_ms;
-	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
-		if (strcmp(name, units[i].name) == 0)
-			return units[i].ms;
+		return bare;
+	for (; unit->name; unit++)
+		if (strcmp(name, unit->name) == 0)
+			return unit->size;
 	return 0;
 }
 
@@ -236,8 +245,11 @@ static int64_t parse_integer(const char *text)
 	return n < 1 || n > 9 || *text ? -1 : number;
 }
 
-/* "5s", "1.5 min", "200". Returns -1 where it is no time, or no whole number of milliseconds. */
-static int64_t parse_time(const char *text, int bare_ms)
+/*
+ * "5s", "1.5 min", "200". bare: what a number without a unit counts in; 0: it needs one. Returns -1 where it is no such
+ * quantity, no whole number of the smallest unit, or beyond all reason.
+ */
+static int64_t parse_quantity(const char *text, const struct unit *units, int bare)
 {
 	int64_t whole, fraction = 0, scale = 1;
 	int n = read_digits(&text, &whole), n_fraction = 0;
@@ -249,12 +261,13 @@ static int64_t parse_time(const char *text, int bare_ms)
 	}
 	while (*text == ' ')
 		text++;
-	int64_t ms = unit_ms(text, bare_ms);
-	if (n < 1 || n > 9 || ms == 0)
+	int64_t unit = unit_size(units, text, bare);
+	if (n < 1 || n > 9 || unit == 0 || __builtin_mul_overflow(whole, unit, &whole) ||
+	    __builtin_mul_overflow(fraction, unit, &fraction))
 		return -1;
 	for (int i = 0; i < n_fraction; i++)
 		scale *= 10;
-	return fraction * ms % scale ? -1 : whole * ms + fraction * ms / scale;
+	return fraction % scale || __builtin_add_overflow(whole, fraction / scale, &whole) ? -1 : whole;
 }
 
 /* The index of a word, or its number. */
@@ -270,7 +283,9 @@ static int64_t parse_enum(const char *text, const char *const *words, bool numbe
 
 static int refuse(const struct option *option, const char *value, const char *origin, dbha_error *err)
 {
-	const char *kind = option->type == OPTION_TIME      ? " (units ms, s, min, h, d, as in 200ms)"
+	const char *kind = option->type == OPTION_TIME ? " (units ms, s, min, h, d, as in 200ms)"
+	                   : option->type == OPTION_LAG
+	                       ? " (units ms, s, min, h, d, as in 5s; B, kB, MB, GB, TB, as in 16MB)"
 	                   : option->type == OPTION_INTEGER ? " (a whole number)"
 	                                                    : "";
 	return dbha__fail(err, DBHA_ERR_CONFIG, "%s: \"%s\"%s%s is not accepted; accepted: %s%s", option->info.name,
@@ -303,6 +318,18 @@ static bool parse_cluster(uint64_t *member, const char *value)
 	return true;
 }
 
+/* Of the two the last one that was said counts. */
+static bool parse_lag(const struct option *option, const char *value, struct config_options *out)
+{
+	int64_t ms = parse_quantity(value, times, option->bare_ms);
+	int64_t bytes = ms < 0 ? parse_quantity(value, sizes, 0) : 0;
+	if (ms > option->max || bytes < 0 || bytes > OPTION_BYTES_MAX)
+		return false;
+	out->max_lag_ms = ms < 0 ? 0 : (int)ms;
+	out->max_lag_bytes = bytes;
+	return true;
+}
+
 int dbha__option_parse(const struct option *option, const char *value, const char *origin, struct config_options *out,
                        dbha_error *err)
 {
@@ -311,10 +338,12 @@ int dbha__option_parse(const struct option *option, const char *value, const cha
 		return parse_text(member, value, err);
 	if (option->type == OPTION_CLUSTER)
 		return parse_cluster(member, value) ? DBHA_OK : refuse(option, value, origin, err);
+	if (option->type == OPTION_LAG)
+		return parse_lag(option, value, out) ? DBHA_OK : refuse(option, value, origin, err);
 
 	int64_t number = -1;
 	if (option->type == OPTION_TIME)
-		number = parse_time(value, option->bare_ms);
+		number = parse_quantity(value, times, option->bare_ms);
 	else if (option->type == OPTION_INTEGER)
 		number = parse_integer(value);
 	else
@@ -326,6 +355,15 @@ int dbha__option_parse(const struct option *option, const char *value, const cha
 }
 
 /* ---- Printing ---- */
+
+/* In the largest unit that it is a whole number of; 0 needs none. */
+static const char *print_quantity(int64_t number, const struct unit *unit, char buf[OPTION_PRINT_MAX])
+{
+	while (number && number % unit->size != 0)
+		unit++;
+	snprintf(buf, OPTION_PRINT_MAX, "%" PRId64 "%s", number ? number / unit->size : 0, number ? unit->name : "");
+	return buf;
+}
 
 const char *dbha__option_print(const struct option *option, const struct config_options *in, char buf[OPTION_PRINT_MAX])
 {
@@ -340,15 +378,11 @@ const char *dbha__option_print(const struct option *option, const struct config_
 	int number = *(const int *)member;
 	if (option->type == OPTION_ENUM)
 		return option->words[number];
-
-	const char *unit = "";
-	for (size_t i = 0; option->type == OPTION_TIME && number && i < sizeof units / sizeof units[0]; i++)
-		if (number % units[i].ms == 0) {
-			number /= units[i].ms;
-			unit = units[i].name;
-			break;
-		}
-	snprintf(buf, OPTION_PRINT_MAX, "%d%s", number, unit);
+	if (option->type == OPTION_LAG && in->max_lag_bytes)
+		return print_quantity(in->max_lag_bytes, sizes, buf);
+	if (option->type == OPTION_TIME || option->type == OPTION_LAG)
+		return print_quantity(number, times, buf);
+	snprintf(buf, OPTION_PRINT_MAX, "%d", number);
 	return buf;
 }
 
@@ -378,23 +412,32 @@ int dbha__options_init(struct config_options *out, dbha_error *err)
 	return DBHA_OK;
 }
 
+static char **text_of(const struct option *option, struct config_options *o)
+{
+	return (char **)(void *)((char *)o + option->offset);
+}
+
 void dbha__options_fini(struct config_options *o)
 {
-	free(o->log_file);
-	free(o->fence_file);
-	free(o->outcome_table);
-	o->log_file = o->fence_file = o->outcome_table = NULL;
+	for (int i = 0; i < N_OPTIONS; i++)
+		if (options[i].type == OPTION_TEXT) {
+			free(*text_of(&options[i], o));
+			*text_of(&options[i], o) = NULL;
+		}
 }
 
 int dbha__options_copy(struct config_options *out, const struct config_options *in, dbha_error *err)
 {
 	*out = *in;
-	out->log_file = out->fence_file = out->outcome_table = NULL;
-	int rc = in->log_file ? parse_text(&out->log_file, in->log_file, err) : DBHA_OK;
-	if (rc == DBHA_OK && in->fence_file)
-		rc = parse_text(&out->fence_file, in->fence_file, err);
-	if (rc == DBHA_OK && in->outcome_table)
-		rc = parse_text(&out->outcome_table, in->outcome_table, err);
+	for (int i = 0; i < N_OPTIONS; i++)
+		if (options[i].type == OPTION_TEXT)
+			*text_of(&options[i], out) = NULL;
+	int rc = DBHA_OK;
+	for (int i = 0; rc == DBHA_OK && i < N_OPTIONS; i++) {
+		const char *text = options[i].type == OPTION_TEXT ? dbha__option_print(&options[i], in, NULL) : NULL;
+		if (text)
+			rc = parse_text(text_of(&options[i], out), text, err);
+	}
 	return rc;
 }
 

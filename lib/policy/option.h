@@ -12,18 +12,21 @@ enum option_type {
 	OPTION_INTEGER, /* int */
 	OPTION_ENUM,    /* int, index into words */
 	OPTION_TEXT,    /* char *, owned by struct config_options, NULL where not set */
-	OPTION_CLUSTER  /* uint64_t, a system identifier, 0 where not set */
+	OPTION_CLUSTER, /* uint64_t, a system identifier, 0 where not set */
+	OPTION_LAG      /* int, milliseconds; and max_lag_bytes of struct config_options: at most one of them is not 0 */
 };
 
 struct option {
 	dbha_option_info info; /* what dbha_option() shows */
 	enum option_type type;
-	int min; /* both inclusive, milliseconds for a time */
+	int min; /* both inclusive, milliseconds for a time; a size has 0 to OPTION_BYTES_MAX */
 	int max;
 	int bare_ms;              /* what a number without a unit means: 1 is milliseconds, 1000 is seconds */
 	const char *const *words; /* of an enum, ended by NULL; the index is the value */
 	size_t offset;            /* of the member of struct config_options */
 };
+
+#define OPTION_BYTES_MAX ((int64_t)1 << 50) /* 1024TB */
 
 #define OPTION_ENV_MAX   64 /* longest name of an environment variable, with its NUL */
 #define OPTION_PRINT_MAX 32 /* longest printed value of anything but a text, with its NUL */

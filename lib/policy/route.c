@@ -74,12 +74,18 @@ struct choice {
 	enum fresh fresh;
 };
 
+/* Known to have replayed it. What it has just said itself counts for more than what was known: it has crashed since then. */
+static bool is_known_to_have(const struct choice *c, int i)
+{
+	return dbha__causal_has(&c->view->nodes[i], &c->need.floor) && !(c->query->behind & 1u << i);
+}
+
 static bool is_fresh(const struct choice *c, int i)
 {
 	const struct node_view *node = &c->view->nodes[i];
 	switch (c->fresh) {
 	case FRESH_KNOWN:
-		return dbha__causal_has(node, &c->need.floor);
+		return is_known_to_have(c, i);
 	case FRESH_ASKED:
 		return dbha__causal_may_have(node, &c->need.floor) && !(c->query->behind & 1u << i);
 	case FRESH_ANY:
@@ -95,7 +101,7 @@ static bool is_too_old(const struct view *view, const struct route_query *query,
 		return true;
 	if (query->bounded_ms == 0 || view->primary < 0)
 		return false;
-	return node->lag_ms < 0 || node->lag_ms + (query->now_us - node->seen_us) / 1000 > query->bounded_ms;
+	return node->fresh_us < 0 || (query->now_us - node->fresh_us) / 1000 > query->bounded_ms;
 }
 
 static bool serves_reads(const struct choice *c, int i)
@@ -191,8 +197,10 @@ static int pick_fresh(struct choice *c, bool healthy, struct route *route)
 		return -1;
 	}
 	node = pick_from_standbys(c, healthy);
-	if (node >= 0)
+	if (node >= 0) {
 		route->reason = c->need.floor.timeline ? DBHA_REASON_REPLAYED : DBHA_REASON_READ;
+		route->known_us = c->view->nodes[node].seen_us - c->view->nodes[node].latency_us;
+	}
 	if (node >= 0 || !c->need.floor.timeline)
 		return node;
 	c->fresh = FRESH_ASKED;
@@ -238,16 +246,22 @@ static int pick_read_only(struct choice *c, struct route *route)
 }
 
 /* libpq's `any`: the first in the list. What says nothing may write, so that a split brain leaves only standbys. */
-static int pick_first(const struct choice *c)
+static int pick_first(const struct choice *c, struct route *route)
 {
 	const struct view *view = c->view;
 	for (int i = 0; i < view->n_nodes; i++) {
 		const struct node_view *node = &view->nodes[i];
 		bool disputed = view->split_brain && node->role == DBHA_ROLE_PRIMARY;
-		bool lacks = node->role == DBHA_ROLE_STANDBY && (c->need.primary || !dbha__causal_has(node, &c->need.floor)) &&
-		             c->need.stick != i;
-		if (dbha__topology_usable(node) && !disputed && !avoided(c->query, i) && !lacks)
-			return i;
+		bool lacks =
+		    node->role == DBHA_ROLE_STANDBY && (c->need.primary || !is_known_to_have(c, i)) && c->need.stick != i;
+		if (!dbha__topology_usable(node) || disputed || avoided(c->query, i) || lacks)
+			continue;
+		route->known_us = node->seen_us - node->latency_us;
+		if (node->role == DBHA_ROLE_STANDBY && c->need.stick == i)
+			route->reason = DBHA_REASON_SAME;
+		else if (node->role == DBHA_ROLE_STANDBY && c->need.floor.timeline)
+			route->reason = DBHA_REASON_REPLAYED;
+		return i;
 	}
 	return -1;
 }
@@ -262,7 +276,7 @@ static enum dbha_reason why_primary(const struct choice *c)
 	for (int i = 0; i < c->view->n_nodes; i++) {
 		const struct node_view *node = &c->view->nodes[i];
 		if (node->role == DBHA_ROLE_STANDBY && dbha__topology_usable(node) && c->need.floor.timeline &&
-		    !is_too_old(c->view, c->query, node) && !dbha__causal_has(node, &c->need.floor))
+		    !is_too_old(c->view, c->query, node) && !is_known_to_have(c, i))
 			return DBHA_REASON_BEHIND;
 	}
 	return DBHA_REASON_NO_STANDBY;
@@ -305,7 +319,7 @@ static int pick(struct choice *c, struct route *route)
 	case WANT_ANY:
 		break;
 	}
-	return pick_first(c);
+	return pick_first(c, route);
 }
 
 static bool every_node_is(const struct view *view, enum dbha_state state)

@@ -41,6 +41,8 @@ struct route {
 	bool guard;  /* whether it has replayed what the reader has seen is to be asked with the read */
 	enum dbha_reason reason;
 	struct token floor; /* of a read with `causal`: what it has to have replayed; timeline 0: nothing */
+	int64_t
+	    known_us; /* REPLAYED: when that was seen; a connection made since then is asked with the read nonetheless */
 };
 
 struct route dbha__route(const struct view *view, const struct route_query *query);

@@ -98,6 +98,7 @@ struct node_view {
 	int64_t seen_us;       /* monotonic, of the last answer; -1: never */
 	int64_t lag_ms;        /* -1: not known */
 	int64_t lag_bytes;     /* -1: not known */
+	int64_t fresh_us;      /* monotonic: it has replayed all that the primary had by then; -1: not known */
 	bool behind;           /* it lags by more than max_lag, see dbha__lag_behind */
 	int64_t observed_us;   /* monotonic, of the last observation, be it a failure; -1: never */
 	enum failure trouble;  /* see TROUBLE_HOLD_US; FAILURE_NONE: there is none */

@@ -178,6 +178,7 @@ static void connected(struct connector *connector, struct connect_attempt *attem
 	slot->handle = connector->handle;
 	slot->node_name = dbha__monitor_name(connector->monitor, node);
 	slot->generation = attempt->generation;
+	slot->connected_us = now;
 	slot->expires_us = dbha__pool_expiry(&pool->limits, now, &connector->rng);
 	connector->failures[node] = 0;
 	connector->not_before_us[node] = 0;

@@ -34,10 +34,12 @@ static void lock_handle(dbha *h) NO_ANALYSIS
 	if (h->resolver)
 		dbha__resolver_lock_for_fork(h->resolver);
 	dbha__mutex_lock_for_fork(&h->events.lock);
+	dbha__bookshelf_lock_for_fork(&h->bookshelf);
 }
 
 static void unlock_handle(dbha *h) NO_ANALYSIS
 {
+	dbha__bookshelf_unlock_after_fork(&h->bookshelf);
 	dbha__mutex_unlock_after_fork(&h->events.lock);
 	if (h->resolver)
 		dbha__resolver_unlock_after_fork(h->resolver);

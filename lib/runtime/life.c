@@ -45,6 +45,8 @@ static int init_parts(dbha *h)
 		rc = dbha__loop_init(&h->loop, &h->monitor, &h->connector, &h->wake);
 	if (!rc)
 		rc = init_pools(h);
+	if (!rc)
+		rc = dbha__bookshelf_init(&h->bookshelf, options->routing == ROUTING_AUTO);
 	if (!rc && options->monitor == MONITOR_OFF && !(h->shared_key = dbha__shared_key(&h->config)))
 		rc = ENOMEM;
 	return rc;
@@ -89,6 +91,7 @@ dbha *dbha__life_new(const struct config *config, dbha_error *err)
 	dbha__trace_fini(&h->trace);
 	dbha__fence_file_fini(&h->fence);
 	free(h->view.current);
+	dbha__classcache_free(atomic_load(&h->bookshelf.verdicts));
 	free(h->shared_key);
 	dbha__config_fini(&h->config);
 	free(h);
@@ -108,6 +111,7 @@ static void free_handle(dbha *h)
 	dbha__trace_fini(&h->trace);
 	dbha__mutex_fini(&h->lock);
 	dbha__fence_file_fini(&h->fence);
+	dbha__bookshelf_fini(&h->bookshelf);
 	free(h->shared_key);
 	dbha__names_free(&h->names);
 	dbha__config_fini(&h->config);
@@ -194,6 +198,7 @@ static void revive_locked(dbha *h) REQUIRES(h->lock)
 	memset(h->stats, 0, sizeof h->stats);
 	memset(&h->handle_stats, 0, sizeof h->handle_stats);
 	dbha__view_reset_after_fork(&h->view, h->n_places);
+	dbha__bookshelf_reset_after_fork(&h->bookshelf);
 	atomic_store(&h->randomness, dbha__rng_entropy(h));
 	atomic_store(&h->retries_spent, 0);
 	atomic_store(&h->piped, 0);

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "bookshelf.h"
 #include "config.h"
 #include "connector.h"
 #include "events.h"
@@ -55,6 +56,7 @@ struct dbha { /* NOLINT(clang-analyzer-optin.performance.Padding) */
 	struct monitor monitor;
 	struct connector connector;
 	struct loop loop;
+	struct bookshelf bookshelf;
 	char *shared_key;         /* monitor=off, see dbha__shared_key; else NULL */
 	struct dbha *next, *prev; /* the process's handles, for fork */
 };

@@ -77,6 +77,7 @@ struct monitor {
 	struct monitor_world world;
 	struct view view; /* the working copy; only the stepping thread touches it */
 	struct lag_history lag;
+	int64_t sampled_us; /* when the primary was seen whose position is its newest sample */
 	struct places places;
 	struct probe probes[CONFIG_NODES_MAX];
 	struct rng rng;

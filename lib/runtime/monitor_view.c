@@ -109,20 +109,34 @@ static void publish(struct monitor *monitor, const struct topology_events *event
 		publish_event(monitor, &events->list[i]);
 }
 
+/* By whichever limit is set. In time a lag may be a floor only; in bytes two positions say all. */
+static bool is_behind(const struct monitor *monitor, const struct node_view *node)
+{
+	const struct config_options *options = &monitor->world.config->options;
+	bool has_primary = monitor->view.primary >= 0;
+	if (options->max_lag_bytes)
+		return dbha__lag_behind(node->behind, node->lag_bytes, options->max_lag_bytes, has_primary);
+	int64_t known_ms = dbha__lag_known(&monitor->lag, node->lsn) ? node->lag_ms : -1;
+	return dbha__lag_behind(node->behind, known_ms, options->max_lag_ms, has_primary);
+}
+
 static void update_lag(struct monitor *monitor, int64_t now)
 {
 	struct view *view = &monitor->view;
-	if (view->primary >= 0 && view->nodes[view->primary].lsn)
-		dbha__lag_sample(&monitor->lag, now, view->nodes[view->primary].lsn);
-	int max_lag_ms = monitor->world.config->options.max_lag_ms;
+	const struct node_view *known = view->primary >= 0 ? &view->nodes[view->primary] : NULL;
+	/* Only what was seen: of a primary that has fallen silent nobody knows where it stands now. */
+	if (known && known->lsn && known->seen_us != monitor->sampled_us) {
+		dbha__lag_sample(&monitor->lag, now, known->lsn);
+		monitor->sampled_us = known->seen_us;
+	}
 	for (int i = 0; i < view->n_nodes; i++) {
 		struct node_view *node = &view->nodes[i];
 		bool standby = node->role == DBHA_ROLE_STANDBY && node->lsn;
 		bool primary = i == view->primary;
 		node->lag_ms = standby ? dbha__lag_ms(&monitor->lag, node->lsn, node->seen_us) : primary ? 0 : -1;
 		node->lag_bytes = standby ? dbha__lag_bytes(&monitor->lag, node->lsn, node->seen_us) : primary ? 0 : -1;
-		int64_t known_ms = dbha__lag_known(&monitor->lag, node->lsn) ? node->lag_ms : -1;
-		bool behind = standby && dbha__lag_behind(node->behind, known_ms, max_lag_ms, view->primary >= 0);
+		node->fresh_us = standby ? dbha__lag_fresh_us(&monitor->lag, node->lsn, node->seen_us) : -1;
+		bool behind = standby && is_behind(monitor, node);
 		if (behind != node->behind)
 			view->version++; /* a read may be waiting for just this */
 		node->behind = behind;

@@ -30,6 +30,7 @@ struct dbha_conn {
 	dbha *handle;
 	const char *node_name;
 	uint64_t generation;
+	int64_t connected_us; /* since then the server has not crashed: not even one of its backends, which would end all */
 	int64_t expires_us;
 	int64_t since_us;  /* used or idle since */
 	int64_t rested_us; /* used: how long it had been idle before */

@@ -192,3 +192,15 @@ struct function_book *dbha__catalog_read(const PGresult *result)
 	dbha__function_book_free(book);
 	return NULL;
 }
+
+static bool is_set_to(const PGconn *pg, const char *setting, const char *value)
+{
+	const char *told = PQparameterStatus(pg, setting);
+	return told && strcmp(told, value) == 0;
+}
+
+void dbha__catalog_settings(const PGconn *pg, struct classify_limits *limits)
+{
+	limits->utf8 = is_set_to(pg, "client_encoding", "UTF8");
+	limits->standard_strings = is_set_to(pg, "standard_conforming_strings", "on");
+}

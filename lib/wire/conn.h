@@ -42,6 +42,7 @@ struct conn {
 	unsigned used;      /* enum session_use: what its user has left in the session */
 	/* Nobody else may have it: a cancel request may still hit whatever runs here, or its server is not what it was taken for. */
 	bool doubtful;
+	bool guards_apart;   /* its transactions keep the snapshot of their first statement, see flush.h */
 	bool resetting;      /* a reset is under way, see reset.h */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
 	bool basic_identity; /* the role may not read everything the identity query asks for */

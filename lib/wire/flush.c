@@ -1,9 +1,14 @@
 #include "flush.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#include "clock.h"
 #include "position.h"
+#include "retry.h"
 #include "sessionstate.h"
 #include "stmtcache.h"
 #include "wait.h"
@@ -28,6 +33,9 @@ struct item {
 };
 
 #define ITEMS_MAX 24
+
+/* How long the answer to the position may take once the statement is over: it is not worth more, the next read asks again. */
+#define ASIDE_US ((int64_t)200000)
 
 struct pipeline {
 	struct conn *conn;
@@ -128,6 +136,20 @@ static bool send_wait(struct pipeline *p)
 	return PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0) && send_sync(p, ITEM_SYNC);
 }
 
+/*
+ * libpq before 17 sends at each Sync. Held back by the kernel all of it goes out as one packet, and wakes the server once. Where there is no
+ * such thing (a Unix socket, another system) it goes out in two.
+ */
+static void cork(const struct conn *conn, int on)
+{
+#if !defined(HAVE_PQSENDPIPELINESYNC) && defined(TCP_CORK)
+	setsockopt(conn->guard_fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+#else
+	(void)conn;
+	(void)on;
+#endif
+}
+
 static bool send_question(struct pipeline *p, const char *sql, enum item_kind kind)
 {
 	unsigned hints;
@@ -137,8 +159,12 @@ static bool send_question(struct pipeline *p, const char *sql, enum item_kind ki
 
 static bool send_guard(struct pipeline *p)
 {
+	bool apart = p->flush->before || p->flush->floor_apart || p->conn->guards_apart;
 	p->aside = true;
-	bool sent = send_wait(p) && send_question(p, dbha__replayed_sql(), ITEM_REPLAYED) && send_sync(p, ITEM_SYNC);
+	if (!send_wait(p))
+		return false;
+	p->aside = apart;
+	bool sent = send_question(p, dbha__replayed_sql(), ITEM_REPLAYED) && (!apart || send_sync(p, ITEM_SYNC));
 	p->aside = false;
 	return sent;
 }
@@ -191,12 +217,14 @@ static bool refuses(const PGresult *result)
 	return sqlstate && strncmp(sqlstate, "42", 2) == 0;
 }
 
-static void take_aside(struct pipeline *p, const struct item *item, const PGresult *result)
+static void take_replayed(struct pipeline *p, const struct item *item, const PGresult *result)
 {
-	if (item->kind == ITEM_REPLAYED)
-		p->flush->behind = dbha__replayed_read(result) < p->flush->floor->lsn;
-	else if (item->kind == ITEM_POSITION)
-		dbha__position_read(result, p->flush->position);
+	bool keeps_snapshot;
+	p->flush->behind = dbha__replayed_read(result, &keeps_snapshot) < p->flush->floor->lsn;
+	if (item->aside || !keeps_snapshot)
+		return;
+	p->flush->behind = true;
+	p->conn->guards_apart = true;
 }
 
 /* One result of one item. */
@@ -213,8 +241,11 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 		dbha__stmtcache_refused(p->conn->statements, item->name);
 	if (item->kind == ITEM_MARK && status == PGRES_TUPLES_OK)
 		p->flush->mark_refused = !dbha__mark_read(result, p->flush->mark) && dbha__mark_is_there(result);
+	if (item->kind == ITEM_REPLAYED)
+		take_replayed(p, item, result);
+	if (item->kind == ITEM_POSITION)
+		dbha__position_read(result, p->flush->position);
 	if (item->aside) {
-		take_aside(p, item, result);
 		PQclear(result);
 		return;
 	}
@@ -258,25 +289,46 @@ static enum waited collect_item(struct pipeline *p, const struct item *item)
 	}
 }
 
-/* A Sync's result has no NULL behind it. */
+/* The statement is over. What comes behind it is waited for no longer than it is worth. */
+static void settle(struct pipeline *p)
+{
+	int64_t patience = dbha__clock_now() + ASIDE_US;
+	dbha__attempt_judge(p->conn, p->attempt);
+	if (p->conn->late)
+		dbha__attempt_judge_late(p->conn, p->attempt);
+	p->late = p->conn->late;
+	p->settled = true;
+	p->drained = true;
+	p->deadline = patience < p->deadline ? patience : p->deadline;
+}
+
+/*
+ * A Sync's result has no NULL behind it. Before it comes what went wrong at the end of the transaction, such as a constraint that is only
+ * checked there.
+ */
 static enum waited collect_sync(struct pipeline *p, enum item_kind kind)
 {
-	enum waited waited = wait_for_result(p);
-	if (waited != WAITED_READY)
-		return waited;
-	PGresult *sync = PQgetResult(p->conn->pg);
-	bool synced = PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
-	PQclear(sync);
-	if (!synced)
-		return WAITED_BROKEN;
-	if (kind == ITEM_END) {
-		dbha__attempt_judge(p->conn, p->attempt);
-		if (p->conn->late)
-			dbha__attempt_judge_late(p->conn, p->attempt);
-		p->late = p->conn->late;
-		p->settled = true;
+	PGconn *pg = p->conn->pg;
+	for (int nothing = 0; nothing < 2;) {
+		enum waited waited = wait_for_result(p);
+		if (waited != WAITED_READY)
+			return waited;
+		PGresult *result = PQgetResult(pg);
+		ExecStatusType status = PQresultStatus(result);
+		nothing += result == NULL;
+		if (kind == ITEM_END && status == PGRES_FATAL_ERROR && result)
+			dbha__attempt_take(p->attempt, result);
+		else
+			PQclear(result);
+		if (status == PGRES_PIPELINE_SYNC) {
+			if (kind == ITEM_END)
+				settle(p);
+			return WAITED_READY;
+		}
+		if (PQstatus(pg) != CONNECTION_OK)
+			return WAITED_BROKEN;
 	}
-	return WAITED_READY;
+	return WAITED_BROKEN;
 }
 
 static enum waited collect(struct pipeline *p)
@@ -315,7 +367,7 @@ static void give_up(struct pipeline *p)
 	dbha__conn_cut(p->conn);
 }
 
-void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, struct attempt *attempt)
+static void run_once(struct conn *conn, struct flush *flush, int64_t deadline, struct attempt *attempt)
 {
 	struct pipeline p = {.conn = conn, .flush = flush, .attempt = attempt, .deadline = deadline};
 	unsigned hints = 0;
@@ -330,7 +382,12 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 		dbha__attempt_not_sent(conn, attempt);
 		return;
 	}
-	if (!send_all(&p, &hints)) {
+	if (flush->position)
+		cork(conn, 1);
+	bool sent = send_all(&p, &hints);
+	if (flush->position)
+		cork(conn, 0);
+	if (!sent) {
 		/* Half a pipeline has no way back; none of it has been committed. */
 		dbha__attempt_not_sent(conn, attempt);
 		dbha__conn_cut(conn);
@@ -342,4 +399,20 @@ void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, s
 	else if (waited != WAITED_READY)
 		judge(&p, waited);
 	dbha__attempt_note_use(conn, flush->request, hints, attempt);
+}
+
+/* A statement whose preparation turned out to be no good has not been executed; outside a transaction it is sent once more, as dbha__exec does it. */
+static bool is_mended(const struct conn *conn, const struct flush *flush, const struct attempt *attempt)
+{
+	return flush->unprepared && attempt->end == ATTEMPT_ERROR && !flush->before && !conn->late &&
+	       dbha__conn_state(conn) == CONN_IDLE && !dbha__retry_runs_code(flush->request->sql);
+}
+
+void dbha__flush_run(struct conn *conn, struct flush *flush, int64_t deadline, struct attempt *attempt)
+{
+	run_once(conn, flush, deadline, attempt);
+	if (!is_mended(conn, flush, attempt) || dbha__clock_now() >= deadline)
+		return;
+	PQclear(attempt->result);
+	run_once(conn, flush, deadline, attempt);
 }

@@ -1,8 +1,8 @@
 /*
  * flush: a statement together with what belongs to it, sent at once and answered in one round trip: the BEGIN before it, the
  * server's own time limit, and the mark of its transaction behind it (see policy/outcome.h); a question whether the standby has
- * replayed enough before all of it, and one for the primary's position behind it, each behind a Sync of its own. libpq's
- * pipeline mode.
+ * replayed enough before all of it, and one for the primary's position behind it, behind a Sync of its own. libpq's pipeline
+ * mode.
  */
 #ifndef DBHA_WIRE_FLUSH_H
 #define DBHA_WIRE_FLUSH_H
@@ -22,17 +22,20 @@ struct flush {
 	const dbha_request *request; /* the statement */
 	struct xact_mark *mark; /* filled in if the transaction has an id by now, else its xid is 0; NULL: do not ask */
 	/*
-	 * What the server has to have replayed before the statement begins; NULL: nothing. The question has a transaction of its own: in
-	 * one of REPEATABLE READ the statement would use the snapshot of the question, which is older than its answer.
+	 * What the server has to have replayed before the statement begins; NULL: nothing. The question travels in the statement's own
+	 * transaction, which is cheaper by a wake-up of the client, and says which isolation that has: in one of REPEATABLE READ the
+	 * statement would use the snapshot of the question, which is older than its answer. Then it has not been answered, and
+	 * from then on it has a Sync of its own on this connection.
 	 */
 	const struct token *floor;
+	bool floor_apart;  /* it must not share its transaction with anything */
 	int floor_wait_ms; /* how long the server waits for that, if it can; 0: not at all */
 	bool behind;       /* out: it has not, so whatever `attempt` says is of too old a state */
 	struct token *
 	    position; /* filled in with the primary's position behind the statement; else its timeline is 0; NULL: do not ask */
 	bool mark_refused; /* out: it was the question for the mark that failed */
 	bool
-	    unprepared; /* out: a prepared statement of ours was gone; nothing was executed, and it is prepared anew the next time */
+	    unprepared; /* out: a prepared statement of ours was no good any more; nothing was executed, and it is prepared anew the next time */
 };
 
 /*

@@ -1,5 +1,7 @@
 #include "position.h"
 
+#include <string.h>
+
 #include "mark.h"
 
 static const char position_sql[] =
@@ -7,7 +9,8 @@ static const char position_sql[] =
     "FROM (SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END AS lsn) "
     "AS w";
 
-static const char replayed_sql[] = "SELECT pg_catalog.pg_last_wal_replay_lsn()";
+static const char replayed_sql[] =
+    "SELECT pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.current_setting('transaction_isolation')";
 
 const char *dbha__position_sql(void)
 {
@@ -35,8 +38,11 @@ bool dbha__position_read(const PGresult *result, struct token *token)
 	return true;
 }
 
-uint64_t dbha__replayed_read(const PGresult *result)
+uint64_t dbha__replayed_read(const PGresult *result, bool *keeps_snapshot)
 {
 	uint64_t lsn;
+	const char *isolation = text_of(result, 1);
+	*keeps_snapshot =
+	    isolation && strcmp(isolation, "read committed") != 0 && strcmp(isolation, "read uncommitted") != 0;
 	return dbha__lsn_read(text_of(result, 0), &lsn) ? lsn : 0;
 }

@@ -19,8 +19,11 @@ const char *dbha__position_sql(void);
 /* Reads its result (text format). False: it is of a standby, or nonsense; `token`, whose system identifier stays, is as it was. */
 bool dbha__position_read(const PGresult *result, struct token *token);
 
-/* The same for how far a standby has replayed; of a primary it is where its recovery ended, or NULL, which is 0. */
+/*
+ * The same for how far a standby has replayed; of a primary it is where its recovery ended, or NULL, which is 0. keeps_snapshot: whether what
+ * follows in the same transaction sees what was there before this was answered (REPEATABLE READ and SERIALIZABLE).
+ */
 const char *dbha__replayed_sql(void);
-uint64_t dbha__replayed_read(const PGresult *result);
+uint64_t dbha__replayed_read(const PGresult *result, bool *keeps_snapshot);
 
 #endif

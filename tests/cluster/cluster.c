@@ -348,8 +348,12 @@ void close_handle(dbha *h, int drain_ms)
 	dbha_close(h, drain_ms);
 }
 
+void (*before_handles_close)(void);
+
 void handles_close(void)
 {
+	if (before_handles_close)
+		before_handles_close();
 	for (int i = 0; i < HANDLES_MAX; i++) {
 		dbha_close(handles[i], 0);
 		handles[i] = NULL;

@@ -90,6 +90,9 @@ dbha *open_hosts(const struct cluster *c, const char *hosts, const char *options
 void close_handle(dbha *h, int drain_ms);
 void handles_close(void);
 
+/* What is closed before them; NULL: nothing. */
+extern void (*before_handles_close)(void);
+
 /* One statement without parameters; timeout 0: call_timeout. Returns the code. */
 int run(dbha *h, dbha_intent intent, int timeout_ms, const char *sql, dbha_error *err);
 

@@ -23,10 +23,11 @@ char *corpus_text(const char *directory, const char *file)
 
 static bool go_on(struct corpus_statement *statement, const char *line)
 {
-	char *longer = malloc(strlen(statement->sql) + strlen(line) + 2);
+	size_t size = strlen(statement->sql) + strlen(line) + 2;
+	char *longer = malloc(size);
 	if (!longer)
 		return false;
-	sprintf(longer, "%s\n%s", statement->sql, line);
+	snprintf(longer, size, "%s\n%s", statement->sql, line);
 	free(statement->sql);
 	statement->sql = longer;
 	return true;

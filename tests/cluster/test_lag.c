@@ -266,6 +266,24 @@ START_TEST(a_standby_that_lags_too_much_serves_no_reads_until_it_has_caught_up)
 }
 END_TEST
 
+/* The same in bytes, of what only one of them has not replayed, on a primary at rest: by time that lag would only grow. */
+START_TEST(a_limit_in_bytes_is_one_of_wal)
+{
+	dbha *h = open_all(&c, EVERY "&max_lag=1MB");
+	WAIT_FOR(who_reads(h, 20) == (NODE(2) | NODE(3)), PATIENCE_MS);
+	pause_replay(3);
+	cluster_ask(&c, 1, "SELECT pg_logical_emit_message(false, 'lag', repeat('x', 600000))");
+	WAIT_FOR(node_status(h, 2).lag_bytes > 500000, PATIENCE_MS);
+	WAIT_FOR(who_reads(h, 20) == (NODE(2) | NODE(3)), PATIENCE_MS);
+	cluster_ask(&c, 1, "SELECT pg_logical_emit_message(false, 'lag', repeat('x', 600000))");
+	WAIT_FOR(node_status(h, 2).lag_bytes > 1 << 20, PATIENCE_MS);
+	for (int i = 0; i < 10; i++)
+		ck_assert_uint_eq(who_reads(h, 20), NODE(2));
+	resume_replay(3);
+	WAIT_FOR(who_reads(h, 20) == (NODE(2) | NODE(3)), PATIENCE_MS);
+}
+END_TEST
+
 /*
  * A handle that comes now has seen the primary for a moment only, and cannot tell two seconds from a week. That it knows of no
  * more lag than it is old itself must not let the standby serve reads.
@@ -365,6 +383,7 @@ int main(void)
 	ADD_TEST(suite, a_standby_whose_replay_is_paused_lags_more_and_more, servers, undo, 60);
 	ADD_TEST(suite, a_standby_whose_receiver_is_cut_lags_more_and_more, servers, undo, 60);
 	ADD_TEST(suite, a_standby_that_lags_too_much_serves_no_reads_until_it_has_caught_up, servers, undo, 60);
+	ADD_TEST(suite, a_limit_in_bytes_is_one_of_wal, servers, undo, 60);
 	ADD_TEST(suite, a_handle_that_comes_late_does_not_read_from_a_standby_that_lags_too_much, servers, undo, 60);
 	ADD_TEST(suite, who_lagged_too_much_has_to_come_down_to_three_quarters, servers, undo, 60);
 	ADD_TEST(suite, after_a_timeline_switch_the_lag_is_that_behind_the_new_primary, servers, NULL, 90);

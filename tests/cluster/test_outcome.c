@@ -42,6 +42,7 @@ struct flow {
 	int rows;            /* that it writes */
 	int step;            /* every so many bytes; 0: every byte */
 	bool reads_first;    /* its transaction */
+	bool placed;         /* there is another node, so that the position comes behind what is written */
 	bool trusting;       /* takes each error for a rollback: must be found out */
 	int (*run)(struct worker *worker, const char *id, int timeout_ms, dbha_error *err);
 };
@@ -207,6 +208,21 @@ static int run_words(struct worker *worker, const char *id, int timeout_ms, dbha
 	return code;
 }
 
+/* A session that has read, and so wants to know the position behind what it writes; in a message behind its end. */
+static int run_placed(struct worker *worker, const char *id, int timeout_ms, dbha_error *err)
+{
+	dbha_session *s = dbha_session_open(worker->h, err);
+	PGresult *result = NULL;
+	if (!s)
+		return err->code;
+	int code = dbha_session_exec(s, &DBHA_REQUEST(.sql = "SELECT 1", .intent = DBHA_READ), &result, err);
+	PQclear(result);
+	if (code == DBHA_OK)
+		code = execute(s, "INSERT INTO rows (id, step, seen) VALUES ($1, 1, true)", id, timeout_ms, err);
+	dbha_session_close(s);
+	return code;
+}
+
 struct work {
 	struct worker *worker;
 	const char *id;
@@ -232,6 +248,8 @@ static int run_transaction(struct worker *worker, const char *id, int timeout_ms
 static const struct flow trusting = {
     .name = "libpq by hand, errors trusted", .marker = "BEGIN", .rows = 2, .trusting = true, .run = trust_errors};
 static const struct flow single = {.name = "dbha_exec", .rows = 1, .run = write_one_row};
+static const struct flow placed = {
+    .name = "dbha_session, a write with its position", .rows = 1, .placed = true, .step = 2, .run = run_placed};
 static const struct flow verified = {
     .name = "dbha_exec, verify_commit=on", .options = "verify_commit=on", .rows = 1, .step = 3, .run = write_one_row};
 static const struct flow session = {.name = "dbha_session", .marker = "BEGIN", .rows = 2, .run = run_session};
@@ -322,12 +340,12 @@ static void start_worker(struct worker *worker, const struct flow *flow, bool wa
 	worker->flow = flow;
 	worker->warm = warm;
 	cutter_start(&worker->cutter, cluster_port(&c, 1));
-	snprintf(hosts, sizeof hosts, "127.0.0.1:%d", worker->cutter.port);
+	snprintf(hosts, sizeof hosts, "127.0.0.1:%d%s", worker->cutter.port, flow->placed ? ",127.0.0.1:1" : "");
 	/* Every cut costs connections; what is tested is not how soon they come back, or how often something is sent again. */
 	snprintf(options, sizeof options, "sslmode=disable&gssencmode=disable&retry_budget=100&pool_max_size=1%s%s",
 	         flow->options ? "&" : "", flow->options ? flow->options : "");
 	worker->h = open_hosts(&c, hosts, options);
-	ASSERT_OK(dbha_wait(worker->h, DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
+	ASSERT_OK(dbha_wait(worker->h, flow->placed ? DBHA_WAIT_PRIMARY : DBHA_WAIT_ALL, PATIENCE_MS, &err), err);
 	worker->oracle = cluster_admin(&c, 1);
 }
 
@@ -582,6 +600,14 @@ START_TEST(what_is_said_of_a_single_write_is_true_wherever_it_is_cut)
 }
 END_TEST
 
+START_TEST(what_is_said_of_a_write_is_not_touched_by_its_position)
+{
+	ck_assert_int_gt(true_everywhere(&placed, false).ok, 20);
+	/* In the answer to the question for the position it is done already. */
+	ck_assert_int_gt(true_everywhere(&placed, true).ok, n_points * 2 / 5);
+}
+END_TEST
+
 START_TEST(with_verify_commit_what_is_said_of_a_single_write_is_never_unknown)
 {
 	for (int warm = 0; warm < 2; warm++)
@@ -630,6 +656,7 @@ int main(void)
 	Suite *suite = suite_create("outcome");
 	ADD(somebody_who_takes_a_failed_commit_for_a_rollback_is_found_out);
 	ADD(what_is_said_of_a_single_write_is_true_wherever_it_is_cut);
+	ADD(what_is_said_of_a_write_is_not_touched_by_its_position);
 	ADD(with_verify_commit_what_is_said_of_a_single_write_is_never_unknown);
 	ADD(what_is_said_of_a_transaction_is_true_and_known_wherever_it_is_cut);
 	ADD(what_is_said_of_a_transaction_that_reads_first_is_true_and_known_wherever_it_is_cut);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bouncer.h"
 #include "talk.h"
 #include "work.h"
 
@@ -290,30 +291,6 @@ END_TEST
 
 /* ---- behind a pooler -------------------------------------------------------------------------------------------------- */
 
-/* PgBouncer in front of the primary; ends with this program, because its standard input does. */
-static FILE *start_bouncer(const char *mode, int *port)
-{
-	char ini[192], shell[1024];
-	*port = cluster_port(&c, 1) - (strcmp(mode, "session") == 0 ? 11000 : 10000);
-	snprintf(ini, sizeof ini, "%s/%s.ini", c.dir, mode);
-	FILE *file = fopen(ini, "w");
-	ck_assert(file != NULL);
-	fprintf(file,
-	        "[databases]\napp = host=127.0.0.1 port=%d dbname=app user=app password=%s\n[pgbouncer]\n"
-	        "listen_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\nauth_type = any\npool_mode = %s\n"
-	        "default_pool_size = 6\nlogfile = %s/%s.log\nlog_stats = 0\n",
-	        cluster_port(&c, 1), cluster_password(&c), *port, mode, c.dir, mode);
-	fclose(file);
-	snprintf(shell, sizeof shell,
-	         "export PATH=$PATH:/usr/sbin; chown --reference=%s/node1 %s; owner=$(stat -c %%U %s/node1); "
-	         "if [ $(id -u) = 0 ]; then as=\"-u $owner\"; fi; pgbouncer -q $as %s 2>/dev/null & cat >/dev/null; kill "
-	         "$!; wait",
-	         c.dir, ini, c.dir, ini);
-	FILE *bouncer = popen(shell, "we");
-	ck_assert(bouncer != NULL);
-	return bouncer;
-}
-
 START_TEST(transactions_work_behind_pgbouncer)
 {
 	static const char *const modes[] = {"transaction", "session"};
@@ -321,7 +298,7 @@ START_TEST(transactions_work_behind_pgbouncer)
 		int port;
 		char url[160];
 		dbha_error err;
-		FILE *bouncer = start_bouncer(modes[i], &port);
+		FILE *bouncer = bouncer_start(&c, 1, modes[i], &port);
 		snprintf(url, sizeof url, "postgresql://app@127.0.0.1:%d/app?pool_max_size=3", port);
 		dbha *h = open_handle(url);
 		ASSERT_OK(dbha_wait(h, DBHA_WAIT_PRIMARY, PATIENCE_MS, &err), err);
@@ -345,7 +322,7 @@ START_TEST(transactions_work_behind_pgbouncer)
 		dbha_session_close(a);
 		dbha_session_close(b);
 		handles_close();
-		pclose(bouncer);
+		bouncer_stop(bouncer);
 	}
 }
 END_TEST

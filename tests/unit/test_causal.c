@@ -132,6 +132,22 @@ START_TEST(a_floor_leaves_those_who_have_it)
 }
 END_TEST
 
+/* It has crashed since it was seen, and has come back with less: what it says itself counts. */
+START_TEST(who_has_said_that_it_has_less_than_is_known_is_not_asked_again)
+{
+	struct view view = three_nodes();
+	struct causal middle = with_floor(801);
+	struct route_query asked = {.behind = 1u << 1};
+	ck_assert_str_eq(where(&view, &middle, &plain), "1");
+	ck_assert_str_eq(where(&view, &middle, &asked), "2?");
+	asked.behind |= 1u << 2;
+	ck_assert_str_eq(where(&view, &middle, &asked), "0!");
+	view.primary = -1;
+	view.nodes[0].state = DBHA_STATE_DOWN;
+	ck_assert_str_eq(where(&view, &middle, &asked), "1");
+}
+END_TEST
+
 START_TEST(who_was_far_behind_is_not_asked)
 {
 	struct view view = three_nodes();
@@ -316,6 +332,7 @@ static Suite *causal_suite(void)
 	suite_add_tcase(suite, tokens);
 	TCase *reads = tcase_create("reads");
 	tcase_add_test(reads, a_floor_leaves_those_who_have_it);
+	tcase_add_test(reads, who_has_said_that_it_has_less_than_is_known_is_not_asked_again);
 	tcase_add_test(reads, who_was_far_behind_is_not_asked);
 	tcase_add_test(reads, a_standby_of_an_older_timeline_has_nothing_of_the_newer);
 	tcase_add_test(reads, a_token_of_another_cluster_is_refused);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "classify.h"
 #include "config_internal.h"
 #include "option.h"
 #include "unit.h"
@@ -233,6 +234,20 @@ static const struct contradiction {
      {"outcome_table:", "63"},
      {"outcome_table", "a12345678901234567890123456789012345678901234567890123456789012"}},
     {{"accept_cluster", "7"}, {"accept_cluster \"7\"", "fence_file"}, {"accept_cluster", "7", "fence_file", "/f"}},
+    {{"consistency", "bounded"},
+     {"consistency \"bounded\"", "max_lag", "16MB"},
+     {"consistency", "bounded", "max_lag", "1B"}},
+    {{"consistency", "bounded", "max_lag", "2s"},
+     {"max_lag \"2s\"", "probe_interval \"1s\"", "twice"},
+     {"consistency", "bounded", "max_lag", "2001ms"}},
+    {{"consistency", "bounded", "max_lag", "400ms", "probe_interval", "200ms"},
+     {"max_lag \"400ms\"", "probe_interval \"200ms\""},
+     {"consistency", "bounded", "max_lag", "401ms", "probe_interval", "200ms"}},
+    {{"consistency", "bounded", "max_lag", "1ms"}, {"max_lag \"1ms\""}, {"consistency", "session", "max_lag", "1ms"}},
+    {{"read_functions", "lazy, to;tal"},
+     {"read_functions: \"lazy, to;tal\"", "at \";tal\""},
+     {"read_functions", "lazy, total*"}},
+    {{"write_functions", "a*b"}, {"write_functions: \"a*b\"", "at \"*b\""}, {"write_functions", "b.a$*"}},
 };
 
 START_TEST(contradictions_are_refused)
@@ -248,6 +263,25 @@ START_TEST(contradictions_are_refused)
 	ck_assert_ptr_null(config.pairs);
 	build(&config, c->good, DBHA_OK, NULL);
 	dbha__config_fini(&config);
+}
+END_TEST
+
+START_TEST(routing_by_statement_needs_the_parser)
+{
+	struct config config;
+	dbha_error err;
+	build(&config, WORDS("routing", "intent"), DBHA_OK, NULL);
+	dbha__config_fini(&config);
+	if (dbha__classify_available()) {
+		build(&config, WORDS("routing", "auto"), DBHA_OK, NULL);
+		ck_assert_int_eq(config.options.routing, ROUTING_AUTO);
+		dbha__config_fini(&config);
+		return;
+	}
+	build(&config, WORDS("routing", "auto"), DBHA_ERR_CONFIG, &err);
+	ck_assert_ptr_nonnull(strstr(err.message, "routing: \"auto\""));
+	ck_assert_ptr_nonnull(strstr(err.message, "--with-pg-query"));
+	ck_assert_ptr_nonnull(strstr(err.message, "apt-get install libpg-query-dev"));
 }
 END_TEST
 
@@ -402,7 +436,8 @@ START_TEST(a_copy_shares_nothing)
 {
 	struct config a, b;
 	build(&a,
-	      WORDS("host", "x,y", "hostaddr", ",10.0.0.1", "password", PASSWORD, "log_file", "/l", "pool_max_size", "7"),
+	      WORDS("host", "x,y", "hostaddr", ",10.0.0.1", "password", PASSWORD, "log_file", "/l", "pool_max_size", "7",
+	            "write_functions", "audit", "max_lag", "3MB"),
 	      DBHA_OK, NULL);
 	ck_assert_int_eq(dbha__config_copy(&b, &a, NULL), DBHA_OK);
 	ck_assert_ptr_ne(a.pairs, b.pairs);
@@ -416,6 +451,8 @@ START_TEST(a_copy_shares_nothing)
 	ck_assert_str_eq(pair(&b, "password"), PASSWORD);
 	ck_assert_str_eq(b.options.log_file, "/l");
 	ck_assert_int_eq(b.options.pool_max_size, 7);
+	ck_assert_str_eq(b.options.write_functions, "audit");
+	ck_assert_int_eq(b.options.max_lag_bytes, 3 << 20);
 	dbha__config_fini(&b);
 }
 END_TEST
@@ -789,6 +826,7 @@ static TCase *policy_case(void)
 	tcase_add_test(tcase, every_option_has_its_variable);
 	tcase_add_test(tcase, a_bad_variable_is_named);
 	tcase_add_loop_test(tcase, contradictions_are_refused, 0, sizeof contradictions / sizeof contradictions[0]);
+	tcase_add_test(tcase, routing_by_statement_needs_the_parser);
 	tcase_add_test(tcase, a_later_set_may_mend_options_that_contradict);
 	tcase_add_test(tcase, the_number_of_nodes_is_limited);
 	tcase_add_loop_test(tcase, nodes_have_names_people_know, 0, sizeof node_cases / sizeof node_cases[0]);

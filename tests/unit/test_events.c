@@ -75,6 +75,24 @@ START_TEST(the_newest_are_kept_and_each_loss_is_told)
 }
 END_TEST
 
+START_TEST(what_is_offered_pushes_nothing_out)
+{
+	struct events events;
+	dbha_event event = numbered(1000);
+	ck_assert_int_eq(dbha__events_init(&events), 0);
+	for (int i = 0; i < EVENTS_MAX / 2 - 1; i++)
+		ck_assert(!push(&events, i));
+	ck_assert(dbha__events_offer(&events, &event));
+	ck_assert(!dbha__events_offer(&events, &event));
+	/* What has to be said has room. */
+	for (int i = EVENTS_MAX / 2; i < EVENTS_MAX; i++)
+		ck_assert_msg(!push(&events, i), "event %d pushed one out", i);
+	for (int i = 0; i < EVENTS_MAX; i++)
+		ck_assert_int_eq(pop(&events), i == EVENTS_MAX / 2 - 1 ? 1000 : i);
+	dbha__events_fini(&events);
+}
+END_TEST
+
 /* In and out at every fill level, many times around the ring. */
 START_TEST(the_ring_goes_round)
 {
@@ -181,6 +199,7 @@ static Suite *events_suite(void)
 	tcase_add_test(tcase, events_come_in_order);
 	tcase_add_test(tcase, an_empty_queue_leaves_the_event_alone);
 	tcase_add_test(tcase, the_newest_are_kept_and_each_loss_is_told);
+	tcase_add_test(tcase, what_is_offered_pushes_nothing_out);
 	tcase_add_test(tcase, the_ring_goes_round);
 	tcase_add_test(tcase, each_event_goes_to_one_caller);
 	Suite *suite = suite_create("events");

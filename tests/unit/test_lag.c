@@ -177,22 +177,34 @@ END_TEST
 
 static const struct behind_row {
 	bool was;
-	int64_t lag_ms;
-	int max_lag_ms;
+	int64_t lag, max_lag; /* in whatever unit */
 	bool has_primary;
 	bool is;
 } behind_rows[] = {
-    {false, 1000, 1000, true, false}, {false, 1001, 1000, true, true},  {true, 1000, 1000, true, true},
-    {true, 751, 1000, true, true},    {true, 750, 1000, true, false},   {true, 0, 1000, true, false},
-    {false, -1, 1000, true, true},    {true, -1, 1000, true, true},     {false, -1, 1000, false, false},
-    {true, -1, 1000, false, true},    {false, 1001, 1000, false, true}, {true, 9999, 0, true, false},
-    {true, -1, 0, true, false},       {true, 1, 1, true, false},        {true, 2, 1, true, true},
+    {false, 1000, 1000, true, false},
+    {false, 1001, 1000, true, true},
+    {true, 1000, 1000, true, true},
+    {true, 751, 1000, true, true},
+    {true, 750, 1000, true, false},
+    {true, 0, 1000, true, false},
+    {false, -1, 1000, true, true},
+    {true, -1, 1000, true, true},
+    {false, -1, 1000, false, false},
+    {true, -1, 1000, false, true},
+    {false, 1001, 1000, false, true},
+    {true, 9999, 0, true, false},
+    {true, -1, 0, true, false},
+    {true, 1, 1, true, false},
+    {true, 2, 1, true, true},
+    {false, (int64_t)9 << 40, (int64_t)8 << 40, true, true},
+    {true, (int64_t)7 << 40, (int64_t)8 << 40, true, true},
+    {true, (int64_t)6 << 40, (int64_t)8 << 40, true, false},
 };
 
 START_TEST(who_is_behind_has_to_come_back_some_way)
 {
 	const struct behind_row *row = &behind_rows[_i];
-	ck_assert_int_eq(dbha__lag_behind(row->was, row->lag_ms, row->max_lag_ms, row->has_primary), row->is);
+	ck_assert_int_eq(dbha__lag_behind(row->was, row->lag, row->max_lag, row->has_primary), row->is);
 }
 END_TEST
 

@@ -43,7 +43,10 @@ static const struct expected {
     {"probe_interval_fast", "time", "5ms", 5, 1, 10000},
     {"probe_timeout", "time", "600ms", 600, 10, 60000},
     {"probe_failures", "integer", "3", 3, 1, 100},
-    {"max_lag", "time", "0", 0, 0, 86400000},
+    {"max_lag", "time or size", "0", 0, 0, 86400000},
+    {"consistency", "enum", "session", 0, 0, 3},
+    {"max_wait", "time", "0", 0, 0, 60000},
+    {"routing", "enum", "intent", ROUTING_INTENT, ROUTING_INTENT, ROUTING_AUTO},
     {"retry_backoff", "time", "10ms", 10, 1, 60000},
     {"retry_backoff_max", "time", "1s", 1000, 1, 600000},
     {"load_balance_hosts", "enum", "random", LOAD_BALANCE_RANDOM, LOAD_BALANCE_DISABLE, LOAD_BALANCE_RANDOM},
@@ -69,12 +72,15 @@ START_TEST(every_option_is_there)
 	}
 	ck_assert_ptr_null(options.log_file);
 	ck_assert_str_eq(find("log_file")->info.type, "text");
-	/* And those that are no numbers: log_file, fence_file, outcome_table, accept_cluster. */
+	/* And those that are no numbers: log_file, fence_file, outcome_table, accept_cluster, and two lists of functions. */
 	ck_assert_ptr_null(options.fence_file);
 	ck_assert_ptr_null(options.outcome_table);
+	ck_assert_ptr_null(options.read_functions);
+	ck_assert_ptr_null(options.write_functions);
+	ck_assert_int_eq(options.max_lag_bytes, 0);
 	ck_assert_uint_eq(options.accept_cluster, 0);
-	ck_assert_ptr_nonnull(dbha__option_at((int)N_EXPECTED + 3));
-	ck_assert_ptr_null(dbha__option_at((int)N_EXPECTED + 4));
+	ck_assert_ptr_nonnull(dbha__option_at((int)N_EXPECTED + 5));
+	ck_assert_ptr_null(dbha__option_at((int)N_EXPECTED + 6));
 	ck_assert_ptr_null(dbha__option_at(-1));
 	ck_assert_ptr_null(dbha__option_find("host"));
 	ck_assert_ptr_null(dbha__option_find(""));
@@ -105,7 +111,7 @@ START_TEST(accepted_tells_the_range)
 		const struct option *option = dbha__option_at(i);
 		struct config_options low = {0}, high = {0};
 		char low_text[OPTION_PRINT_MAX], high_text[OPTION_PRINT_MAX], range[80];
-		if (option->type == OPTION_TIME || option->type == OPTION_INTEGER) {
+		if (option->type == OPTION_TIME || option->type == OPTION_INTEGER || option->type == OPTION_LAG) {
 			*member(&low, option->info.name) = option->min;
 			*member(&high, option->info.name) = option->max;
 			snprintf(range, sizeof range, "%s to %s", dbha__option_print(option, &low, low_text),
@@ -124,7 +130,7 @@ START_TEST(ranges_are_inclusive)
 {
 	for (size_t i = 0; i < N_EXPECTED; i++) {
 		const struct expected *e = &expected[i];
-		const char *unit = strcmp(e->type, "time") == 0 ? "ms" : "";
+		const char *unit = strncmp(e->type, "time", 4) == 0 ? "ms" : "";
 		struct config_options options = {0};
 		char text[32];
 		if (strcmp(e->type, "enum") == 0)
@@ -205,6 +211,21 @@ static const struct value {
     {"pool_timeout", "0", 0},
     {"pool_max_lifetime", "0s", 0},
     {"max_lag", "10s", 10000},
+    {"max_lag", "1500", 1500},
+    {"max_lag", "0", 0},
+    {"max_lag", "2d", -1},
+    {"max_lag", "16mb", -1},
+    {"max_lag", "16 MiB", -1},
+    {"max_lag", "1K", -1},
+    {"max_lag", "-1B", -1},
+    {"max_lag", "0.5B", -1},
+    {"max_lag", "0.3kB", -1},
+    {"max_lag", "1025TB", -1},
+    {"max_lag", "999999999TB", -1},
+    {"max_lag", "1.999999999TB", -1},
+    {"max_lag", "0.999999999TB", -1},
+    {"max_lag", "MB", -1},
+    {"max_lag", "", -1},
     /* words */
     {"target_session_attrs", "any", TARGET_ANY},
     {"target_session_attrs", "read-write", TARGET_READ_WRITE},
@@ -284,6 +305,57 @@ START_TEST(times_are_printed_in_the_unit_that_fits)
 }
 END_TEST
 
+static const struct size {
+	const char *text;
+	int64_t bytes;
+	const char *printed;
+} sizes[] = {
+    {"1B", 1, "1B"},
+    {"1023B", 1023, "1023B"},
+    {"1024B", 1024, "1kB"},
+    {"64kB", 65536, "64kB"},
+    {"16MB", 16777216, "16MB"},
+    {"16 MB", 16777216, "16MB"},
+    {"1.5GB", 1610612736, "1536MB"},
+    {"4GB", 4294967296, "4GB"},
+    {"0.5TB", 549755813888, "512GB"},
+    {"1024TB", 1125899906842624, "1024TB"},
+};
+
+/* Of a time and a size the one said last counts, and what is printed is what was meant. */
+START_TEST(a_lag_is_a_time_or_a_size)
+{
+	const struct size *row = &sizes[_i];
+	struct config_options options = {.max_lag_ms = 5000}, again = {0};
+	char buf[OPTION_PRINT_MAX];
+	const struct option *option = find("max_lag");
+	ck_assert_msg(dbha__option_parse(option, row->text, NULL, &options, NULL) == DBHA_OK, "%s", row->text);
+	ck_assert_int_eq(options.max_lag_bytes, row->bytes);
+	ck_assert_int_eq(options.max_lag_ms, 0);
+	ck_assert_str_eq(dbha__option_print(option, &options, buf), row->printed);
+	ck_assert_int_eq(dbha__option_parse(option, buf, NULL, &again, NULL), DBHA_OK);
+	ck_assert_int_eq(again.max_lag_bytes, row->bytes);
+	ck_assert_int_eq(dbha__option_parse(option, "70s", NULL, &options, NULL), DBHA_OK);
+	ck_assert_int_eq(options.max_lag_bytes, 0);
+	ck_assert_int_eq(options.max_lag_ms, 70000);
+	ck_assert_str_eq(dbha__option_print(option, &options, buf), "70s");
+	ck_assert_int_eq(dbha__option_parse(option, "0kB", NULL, &again, NULL), DBHA_OK);
+	ck_assert_int_eq(again.max_lag_bytes, 0);
+	ck_assert_str_eq(dbha__option_print(option, &again, buf), "0");
+}
+END_TEST
+
+START_TEST(a_refused_lag_changes_nothing_and_names_the_units)
+{
+	struct config_options options = {.max_lag_bytes = 42};
+	dbha_error err;
+	ck_assert_int_eq(dbha__option_parse(find("max_lag"), "16mb", NULL, &options, &err), DBHA_ERR_CONFIG);
+	ck_assert_int_eq(options.max_lag_bytes, 42);
+	ck_assert_int_eq(options.max_lag_ms, 0);
+	ck_assert_ptr_nonnull(strstr(err.message, "B, kB, MB, GB, TB, as in 16MB"));
+}
+END_TEST
+
 START_TEST(texts_are_owned_and_copied)
 {
 	struct config_options a, b;
@@ -294,8 +366,16 @@ START_TEST(texts_are_owned_and_copied)
 	ck_assert_int_eq(dbha__option_parse(find("log_file"), path, NULL, &a, NULL), DBHA_OK);
 	path[5] = 'b';
 	a.pool_max_size = 77;
+	/* Every text, so that one which is new in the table is not forgotten. */
+	for (int i = 0; dbha__option_at(i); i++)
+		if (dbha__option_at(i)->type == OPTION_TEXT && dbha__option_at(i) != find("log_file"))
+			ck_assert_int_eq(dbha__option_parse(dbha__option_at(i), dbha__option_at(i)->info.name, NULL, &a, NULL),
+			                 DBHA_OK);
 	ck_assert_int_eq(dbha__options_copy(&b, &a, NULL), DBHA_OK);
 	dbha__options_fini(&a);
+	ck_assert_str_eq(b.read_functions, "read_functions");
+	ck_assert_str_eq(b.write_functions, "write_functions");
+	ck_assert_str_eq(b.fence_file, "fence_file");
 	ck_assert_str_eq(b.log_file, "/tmp/a");
 	ck_assert_int_eq(b.pool_max_size, 77);
 	ck_assert_int_eq(dbha__option_parse(find("log_file"), "", NULL, &b, NULL), DBHA_OK);
@@ -388,6 +468,8 @@ static Suite *option_suite(void)
 	tcase_add_loop_test(tcase, a_value_is_parsed_or_refused, 0, sizeof values / sizeof values[0]);
 	tcase_add_test(tcase, connect_timeout_says_why_zero_is_refused);
 	tcase_add_test(tcase, times_are_printed_in_the_unit_that_fits);
+	tcase_add_loop_test(tcase, a_lag_is_a_time_or_a_size, 0, sizeof sizes / sizeof sizes[0]);
+	tcase_add_test(tcase, a_refused_lag_changes_nothing_and_names_the_units);
 	tcase_add_test(tcase, texts_are_owned_and_copied);
 	tcase_add_test(tcase, a_cluster_is_a_system_identifier_or_not_set);
 	tcase_add_test(tcase, variables_are_named_after_options);

@@ -549,7 +549,7 @@ static void check_step(const struct script *script, int at, const struct view *v
 }
 
 /* Everything that a route can depend on; where it changes, the version has to. */
-struct routing {
+struct routed {
 	bool settled, split_brain;
 	int primary;
 	uint32_t timeline;
@@ -561,9 +561,9 @@ struct routing {
 	} nodes[CONFIG_NODES_MAX];
 };
 
-static struct routing routing_of(const struct view *view)
+static struct routed routing_of(const struct view *view)
 {
-	struct routing routing;
+	struct routed routing;
 	memset(&routing, 0, sizeof routing);
 	routing.settled = view->settled;
 	routing.split_brain = view->split_brain;
@@ -583,8 +583,8 @@ static struct routing routing_of(const struct view *view)
 
 static bool routes_alike(const struct view *a, const struct view *b)
 {
-	struct routing ra = routing_of(a);
-	struct routing rb = routing_of(b);
+	struct routed ra = routing_of(a);
+	struct routed rb = routing_of(b);
 	return memcmp(&ra, &rb, sizeof ra) == 0;
 }
 
