@@ -471,7 +471,8 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	note_node(e, call, lane->slot);
 	call->rounds++;
 	fit(lane, decision->route.writes);
-	if (!dbha__pipe_send(&lane->pipe, &request->rq, request->unprepared || request->soils, request, &refused)) {
+	unsigned how = request->unprepared || request->soils ? PIPE_UNPREPARED : 0;
+	if (!dbha__pipe_send(&lane->pipe, &request->rq, how, request, &refused)) {
 		follow(e, request, &refused);
 		return;
 	}

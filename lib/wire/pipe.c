@@ -9,7 +9,6 @@
 
 #include "dbha_build.h"
 #include "sessionstate.h"
-#include "stmtcache.h"
 
 /* The answers to one item, in this order. */
 enum part {
@@ -43,6 +42,7 @@ bool dbha__pipe_end(struct pipe *p)
 {
 	bool good = !p->broken && !p->dead && p->n == 0 && !p->unsent && PQexitPipelineMode(p->conn->pg);
 	PQclear(p->head.result);
+	free(p->evicted);
 	free(p->items);
 	memset(p, 0, sizeof *p);
 	return good;
@@ -116,12 +116,18 @@ static bool send_unnamed(const struct pipe *p, const dbha_request *rq)
 	                         rq->result_format);
 }
 
-static void send_evict(struct pipe *p, struct pipe_item *item, const char *name)
+/* Behind the next Sync, and with one of its own: where the server has lost it already, that is nobody's error. No memory: it stays there. */
+static void evict_later(struct pipe *p, const char *name)
 {
-	char sql[64];
-	snprintf(sql, sizeof sql, "DEALLOCATE %s", name);
-	if (PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0))
-		item->parts |= PART_EVICT;
+	if (p->n_evicted == p->evicted_size) {
+		int size = p->evicted_size ? 2 * p->evicted_size : 4;
+		char(*evicted)[STMT_NAME_MAX] = realloc(p->evicted, (size_t)size * sizeof *evicted);
+		if (!evicted)
+			return;
+		p->evicted = evicted;
+		p->evicted_size = size;
+	}
+	snprintf(p->evicted[p->n_evicted++], STMT_NAME_MAX, "%s", name);
 }
 
 /*
@@ -148,20 +154,45 @@ static void send_cached(struct pipe *p, struct pipe_item *item, const dbha_reque
 			item->parts |= PART_MAIN;
 	}
 	if (stmt.evicted[0])
-		send_evict(p, item, stmt.evicted);
+		evict_later(p, stmt.evicted);
 }
 
 /* Whatever of an item was sent is closed by its Sync. Without one the pipe has no way on. */
 static void close_item(struct pipe *p, struct pipe_item *item)
 {
 	item->parts |= PART_SYNC;
+	p->open = 0;
 	if (!send_sync(p))
 		break_off(p);
 	p->unsent = true;
 	p->burst++;
 }
 
-bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, bool unprepared, void *owner, struct attempt *refused)
+/* A command that belongs to nobody. */
+static bool send_own(struct pipe *p, const char *sql, enum part part)
+{
+	struct pipe_item *item = append(p, NULL);
+	cork(p);
+	if (item && PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0)) {
+		item->parts = part;
+		close_item(p, item);
+		return true;
+	}
+	p->n -= item != NULL;
+	return false;
+}
+
+static void send_evictions(struct pipe *p)
+{
+	char sql[64];
+	for (int i = 0; i < p->n_evicted; i++) {
+		snprintf(sql, sizeof sql, "DEALLOCATE %s", p->evicted[i]);
+		send_own(p, sql, PART_EVICT);
+	}
+	p->n_evicted = 0;
+}
+
+bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void *owner, struct attempt *refused)
 {
 	struct conn *conn = p->conn;
 	struct pipe_item *item = append(p, owner);
@@ -172,7 +203,7 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, bool unprepared, vo
 		return false;
 	}
 	cork(p);
-	if (unprepared || !conn->statements || !conn->direct || rq->flags & DBHA_UNPREPARED) {
+	if (how & PIPE_UNPREPARED || !conn->statements || !conn->direct || rq->flags & DBHA_UNPREPARED) {
 		item->hints = dbha__sessionstate_hints(rq->sql);
 		item->parts = send_unnamed(p, rq) ? PART_MAIN : 0;
 	} else {
@@ -184,24 +215,32 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, bool unprepared, vo
 		item->owner = NULL;
 		p->dead = p->dead || refused->end == ATTEMPT_NOT_SENT;
 	}
-	if (item->parts)
+	if (sent && how & PIPE_OPEN)
+		p->open++;
+	else if (item->parts)
 		close_item(p, item);
 	else
 		p->n--;
+	if (p->n_evicted && p->open == 0)
+		send_evictions(p);
 	return sent;
+}
+
+void dbha__pipe_sync(struct pipe *p)
+{
+	struct pipe_item *item = p->open ? append(p, NULL) : NULL;
+	if (item)
+		close_item(p, item);
+	else if (p->open)
+		break_off(p);
+	if (p->n_evicted)
+		send_evictions(p);
 }
 
 void dbha__pipe_say(struct pipe *p, const char *sql)
 {
-	struct pipe_item *item = append(p, NULL);
-	cork(p);
-	if (item && PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0)) {
-		item->parts = PART_OWN;
-		close_item(p, item);
-		return;
-	}
-	p->n -= item != NULL;
-	break_off(p);
+	if (!send_own(p, sql, PART_OWN))
+		break_off(p);
 }
 
 void dbha__pipe_push(struct pipe *p)
@@ -225,14 +264,15 @@ void dbha__pipe_hear(struct pipe *p)
 	PQconsumeInput(p->conn->pg);
 }
 
+/* One that was passed over because another had failed is not prepared either. */
 static void take_prepared(struct pipe *p, const struct pipe_item *item, PGresult *result, bool failed)
 {
-	if (failed) {
+	if (failed || PQresultStatus(result) == PGRES_PIPELINE_ABORTED)
 		dbha__stmtcache_refused(p->conn->statements, item->name);
+	if (failed)
 		dbha__attempt_take(&p->head, result);
-	} else {
+	else
 		PQclear(result);
-	}
 }
 
 /* One result of the oldest item. An error that comes for its Sync is of its commit, or the last word of the connection. */
@@ -245,6 +285,7 @@ static void take(struct pipe *p, const struct pipe_item *item, unsigned part, PG
 	/* The session is not as it should be. */
 	if (part == PART_OWN && failed)
 		p->conn->doubtful = true;
+	p->aborted = p->aborted || (part == PART_MAIN && status == PGRES_PIPELINE_ABORTED && p->head.end == ATTEMPT_OK);
 	if (part == PART_PREPARE)
 		take_prepared(p, item, result, failed);
 	else if ((failed && part != PART_EVICT) || (part == PART_MAIN && status != PGRES_PIPELINE_ABORTED))
@@ -266,13 +307,14 @@ static void hand_out(struct pipe *p, struct pipe_answer *answer)
 	answer->owner = item->owner;
 	answer->attempt = p->head;
 	answer->mended = p->mended && p->head.end == ATTEMPT_ERROR;
+	answer->aborted = p->aborted && p->head.end == ATTEMPT_NOT_SENT;
 	answer->unreplicated = p->conn->unreplicated;
 	p->conn->unreplicated = false;
 	if (item->hints || p->head.result)
 		dbha__attempt_note_use(p->conn, &plain, item->hints, &p->head);
 	p->first = (p->first + 1) & (p->size - 1);
 	p->n--;
-	p->mended = false;
+	p->mended = p->aborted = false;
 	p->empty = 0;
 	dbha__attempt_begin(&p->head);
 }
@@ -282,8 +324,12 @@ static void finish(struct pipe *p, struct pipe_answer *answer)
 {
 	const struct pipe_item *item = item_at(p, 0);
 	bool empty = !p->head.result && p->head.end == ATTEMPT_OK;
-	if (!empty || item->owner)
+	if (empty && p->aborted) {
+		p->head.end = ATTEMPT_NOT_SENT;
+		snprintf(p->head.message, sizeof p->head.message, "another of its transaction had failed before it");
+	} else if (!empty || item->owner) {
 		dbha__attempt_judge(p->conn, &p->head);
+	}
 	hand_out(p, answer);
 }
 
@@ -296,7 +342,7 @@ static void fail_head(struct pipe *p, struct pipe_answer *answer)
 	const char *message = PQerrorMessage(p->conn->pg);
 	if (p->refused) {
 		p->refused = false;
-	} else if (p->last_word) {
+	} else if (p->last_word || (p->aborted && p->head.end == ATTEMPT_OK)) {
 		p->head.end = ATTEMPT_NOT_SENT;
 		snprintf(p->head.message, sizeof p->head.message, "the server had closed the connection before it began");
 	} else if (p->head.end == ATTEMPT_OK && !p->head.result) {
@@ -329,7 +375,7 @@ static bool follow(struct pipe *p)
 			item->parts &= ~part;
 		else
 			p->broken = ++p->empty > EMPTY_MAX;
-		return false;
+		return item->parts == 0;
 	}
 	p->empty = 0;
 	if (PQresultStatus(result) == PGRES_PIPELINE_SYNC) {

@@ -1,6 +1,7 @@
 /*
  * pipe: the statements of many requests on one connection, without waiting for one answer before the next is sent: libpq's pipeline
- * mode. Each statement has a Sync of its own, so that it is a transaction of its own and its error is its own.
+ * mode. A statement has a Sync of its own, so that it is a transaction of its own and its error is its own; or, where its sender has asked
+ * for that, it shares the next one's, and those up to there are one transaction: its error is theirs.
  *
  * Nothing here waits, and nothing here knows a deadline. What was sent is answered in that order; each answer comes out as a struct
  * attempt, as from exec, together with whatever its owner gave with it.
@@ -13,13 +14,14 @@
 #include "attempt.h"
 #include "conn.h"
 #include "dbha.h"
+#include "stmtcache.h"
 
 /* What was sent for one owner. */
 struct pipe_item {
-	void *owner;    /* NULL: one of ours, or of somebody who has given up */
-	unsigned parts; /* that are still to be answered */
-	unsigned hints; /* of what it leaves in the session */
-	char name[24];  /* of the prepared statement that it runs; "": none */
+	void *owner;              /* NULL: one of ours, or of somebody who has given up */
+	unsigned parts;           /* that are still to be answered */
+	unsigned hints;           /* of what it leaves in the session */
+	char name[STMT_NAME_MAX]; /* of the prepared statement that it runs; "": none */
 };
 
 struct pipe {
@@ -27,9 +29,13 @@ struct pipe {
 	struct pipe_item *items; /* a ring */
 	int size, first, n;
 	struct attempt head; /* of the oldest item, as far as it has come */
-	bool mended;
-	int empty;   /* in a row: NULLs where a Sync was expected */
-	int burst;   /* sent since the last push */
+	bool mended, aborted;
+	int empty; /* in a row: NULLs where a Sync was expected */
+	int burst; /* sent since the last push */
+	int open;  /* sent since the last Sync */
+	char (
+	    *evicted)[STMT_NAME_MAX]; /* to be deallocated behind the next Sync, n_evicted of them, room for evicted_size */
+	int n_evicted, evicted_size;
 	bool unsent; /* not everything has left: the socket has to become writable */
 	bool corked;
 	bool refused;   /* the oldest item was a COPY: what is known of it is all there is to know */
@@ -43,6 +49,7 @@ struct pipe_answer {
 	void *owner;
 	struct attempt attempt;
 	bool mended;       /* a prepared statement of ours was gone: nothing was done, it is to be sent again, unprepared */
+	bool aborted;      /* one that it shares its Sync with had failed before: it was not executed; ATTEMPT_NOT_SENT */
 	bool unreplicated; /* it was committed, but its wait for a synchronous standby was broken off */
 };
 
@@ -54,9 +61,21 @@ bool dbha__pipe_begin(struct pipe *pipe, struct conn *conn);
  */
 bool dbha__pipe_end(struct pipe *pipe);
 
-/* Sends a statement. False: nothing of it was sent, and `refused` says why; others are not touched by that. */
-bool dbha__pipe_send(struct pipe *pipe, const dbha_request *request, bool unprepared, void *owner,
+enum pipe_how {
+	PIPE_UNPREPARED = 1,
+	PIPE_OPEN =
+	    2, /* without a Sync: it shares that of the next one that has one, which must come before anything is waited for */
+};
+
+/*
+ * Sends a statement; how: bits of the above. False: nothing of it was sent, and `refused` says why; others are not touched by that, those that are
+ * open excepted where the pipe is dead then.
+ */
+bool dbha__pipe_send(struct pipe *pipe, const dbha_request *request, unsigned how, void *owner,
                      struct attempt *refused);
+
+/* The Sync of those that are open, if the one that was to bring it did not come. A failure breaks the pipe. */
+void dbha__pipe_sync(struct pipe *pipe);
 
 /* Sends a command of our own, before what is sent next. A failure breaks the pipe. */
 void dbha__pipe_say(struct pipe *pipe, const char *sql);

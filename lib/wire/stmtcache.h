@@ -9,6 +9,8 @@
 
 struct stmtcache;
 
+#define STMT_NAME_MAX 24
+
 /* What the cache says of a statement. */
 enum stmt_advice {
 	STMT_ONCE,     /* seen for the first time: run it unnamed, a statement that never returns costs nothing more */
@@ -20,7 +22,7 @@ struct stmt {
 	enum stmt_advice advice;
 	const char *name; /* valid until the next call with the cache */
 	unsigned hints;   /* of its text, see policy/sessionstate */
-	char evicted[24]; /* a name the server still has and is to deallocate; "" if none */
+	char evicted[STMT_NAME_MAX]; /* a name the server still has and is to deallocate; "" if none */
 };
 
 /* A cache for `size` statements, 1 and up; NULL when out of memory. */
