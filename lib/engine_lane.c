@@ -169,7 +169,7 @@ static void look_at(dbha_engine *e, struct lane *lane, const struct decision *de
 	offer->held = offer->held || lane->held;
 	offer->alone += lane->alone;
 	bool room = !lane->closing && !lane->alone && !dbha__lane_is_slow(e, lane) && lane->pipe.n < e->depth &&
-	            (!lane->held || lane->pipe.n == 0);
+	            (!lane->held || lane->pipe.n == 0) && !dbha__pipe_has_news(&lane->pipe);
 	if (!room || lane->slot->generation != decision->generation || !is_alive(e, lane))
 		return;
 	int work = work_of(e, lane);
@@ -266,6 +266,9 @@ int64_t dbha__lane_tend(dbha_engine *e, struct lane *lane)
 	bool movable = lane->pipe.n > 0 && lane->writes == 0;
 	if (atomic_load_explicit(&slot->movable, memory_order_relaxed) != movable)
 		atomic_store_explicit(&slot->movable, movable, memory_order_relaxed);
+	/* No descriptor tells of that. */
+	if (dbha__pipe_has_news(&lane->pipe))
+		return e->now;
 	return lane->pipe.n > 0 ? CLOCK_NEVER : lane->idle_us + LINGER_US;
 }
 

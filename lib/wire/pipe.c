@@ -258,8 +258,15 @@ void dbha__pipe_push(struct pipe *p)
 
 /* ---- hearing ----------------------------------------------------------------------------------------------- */
 
+bool dbha__pipe_has_news(const struct pipe *p)
+{
+	return p->n > 0 && !PQisBusy(p->conn->pg);
+}
+
 void dbha__pipe_hear(struct pipe *p)
 {
+	if (dbha__pipe_has_news(p))
+		return;
 	/* That it failed shows in its status, behind what can still be read. */
 	PQconsumeInput(p->conn->pg);
 }

@@ -83,7 +83,14 @@ void dbha__pipe_say(struct pipe *pipe, const char *sql);
 /* At the end of a burst: lets everything go. What cannot leave yet is `unsent`, and goes with the next call. */
 void dbha__pipe_push(struct pipe *pipe);
 
-/* Takes in what has come. */
+/*
+ * Whether there is an answer that nobody has taken, although nothing was taken in since: libpq reads while it sends, where it cannot send. Where that is
+ * because the server has closed the connection, the next thing that is sent or taken in makes libpq forget all answers that it has read and
+ * not given out, the server's last word among them. So they are fetched before.
+ */
+bool dbha__pipe_has_news(const struct pipe *pipe);
+
+/* Takes in what has come; not as long as there is news. */
 void dbha__pipe_hear(struct pipe *pipe);
 
 /* The oldest item, if it has been answered, or never will be. */
