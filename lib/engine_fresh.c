@@ -26,6 +26,12 @@ bool dbha__fresh_concerns(const struct request *request)
 
 /* ---- before a read --------------------------------------------------------------------------------------------- */
 
+/* What must not be executed for nothing, and what was thrown away once already. */
+static bool asks_first(const struct call *call)
+{
+	return call->guard && (call->intent != DBHA_READ || call->behind_us);
+}
+
 void dbha__fresh_meet(const struct lane *lane, struct request *request)
 {
 	struct call *call = &request->call;
@@ -35,12 +41,9 @@ void dbha__fresh_meet(const struct lane *lane, struct request *request)
 		call->guard = false;
 		call->reason = DBHA_REASON_REPLAYED;
 	}
-}
-
-/* What must not be executed for nothing, and what was thrown away once already. */
-static bool asks_first(const struct call *call)
-{
-	return call->guard && (call->intent != DBHA_READ || call->behind_us);
+	/* What was said before it was sent the last time says nothing any more. */
+	request->guard = GUARD_NONE;
+	request->asks_first = asks_first(call);
 }
 
 static bool ask(struct lane *lane, const char *sql, unsigned how, void *owner)
@@ -64,8 +67,6 @@ bool dbha__fresh_send(struct lane *lane, struct request *request, unsigned how, 
 {
 	struct call *call = &request->call;
 	struct conn *conn = lane->slot->conn;
-	request->guard = GUARD_NONE;
-	request->asks_first = asks_first(call);
 	/* Nothing else may be in its transaction. */
 	dbha__pipe_sync(&lane->pipe);
 	if (!call->guard)
