@@ -214,11 +214,10 @@ static void run_storm(const char *name, const char *options, bool tokens)
 			disturb(turn++);
 	}
 	go_on_both();
-	printf(
-	    "# %s: %ld writes, %ld reads, %ld by standbys, %ld guarded, %ld known, %ld behind; %ld stale, %ld backwards, "
-	    "%ld without a token\n",
-	    name, storm.writes, storm.reads, storm.standby, storm.guarded, storm.replayed, storm.behind,
-	    storm.guards_behind, storm.stale, storm.backwards, storm.untold);
+	printf("# %s: %ld writes, %ld reads, %ld by standbys, %ld guarded, %ld known, %ld on the primary; "
+	       "a standby was behind %ld times; %ld stale, %ld backwards, %ld without a token\n",
+	       name, storm.writes, storm.reads, storm.standby, storm.guarded, storm.replayed, storm.behind,
+	       storm.guards_behind, storm.stale, storm.backwards, storm.untold);
 }
 
 static void expect_fresh(void)
