@@ -251,6 +251,8 @@ typedef enum dbha_reason {
 DBHA_API const char *dbha_reason_name(int reason);
 DBHA_API const char *dbha_reason_text(int reason);
 
+#define DBHA_TOKEN_MAX 64 /* the longest token, with its NUL */
+
 /*
  * Where a statement went, and why. The caller sets `size` and gives its address in the request; it is written before the call returns,
  * also where that fails. With a stream it is of the call that began it.
@@ -267,6 +269,8 @@ typedef struct dbha_result_route {
 	char node[DBHA_NODE_NAME_MAX]; /* the last one it went to; "" */
 	char why
 	    [DBHA_WHY_MAX]; /* what else there is to say, for people: what routing=auto took it for, what sent it elsewhere; "" */
+	char token
+	    [DBHA_TOKEN_MAX]; /* with DBHA_TOKEN and DBHA_OK: what it has written and seen, at least the request's; "": that is not known */
 } dbha_result_route;
 
 #define DBHA_IDEMPOTENT 0x1u /* the statement may be executed more than once: run it again when its fate is unknown */
@@ -278,6 +282,14 @@ typedef struct dbha_result_route {
 	0x8u /* in a session: the statement changes the state of its server session in a way that its text does not show */
 
 /*
+ * dbha_exec and dbha_submit: the route tells a token, which is asked for in the same round trip: whoever gives it to a read sees what this
+ * one has written, or nothing older than what it has read. Where it is not known, `why` says so: the statement was done all the same, and the
+ * carrier reads with DBHA_CONSISTENCY_PRIMARY, and this flag, until he has a token again. With an error there is none: he
+ * keeps the one he had, and where the outcome is unknown he does the same.
+ */
+#define DBHA_TOKEN 0x10u
+
+/*
  * One statement. Set `size` to sizeof(dbha_request), or use DBHA_REQUEST; members left out are 0 and mean the default.
  * Everything pointed to is borrowed until the call returns. Parameters are as in PQexecParams: `values[i]` NULL is SQL
  * NULL; `lengths` matters for binary values only; `formats[i]` is 0 for text, 1 for binary; `types` may be NULL.
@@ -286,7 +298,7 @@ typedef struct dbha_request {
 	size_t size;
 	const char *sql; /* one statement, with $1, $2 ... */
 	dbha_intent intent;
-	uint32_t flags; /* DBHA_IDEMPOTENT, DBHA_UNPREPARED, DBHA_SERVER_TIMEOUT, DBHA_PIN */
+	uint32_t flags; /* DBHA_IDEMPOTENT, DBHA_UNPREPARED, DBHA_SERVER_TIMEOUT, DBHA_PIN, DBHA_TOKEN */
 	int timeout_ms; /* deadline for everything: DNS, connect, waiting, execution, retries. 0: call_timeout */
 	int n_params;
 	const unsigned *types; /* OIDs */
@@ -365,8 +377,6 @@ DBHA_API int dbha_session_exec(dbha_session *s, const dbha_request *request, PGr
  * Errors: USAGE; CONFIG: BOUNDED without max_lag. Threads: the session's. Blocking: no. Ownership: nothing changes hands. Fork: usable.
  */
 DBHA_API int dbha_session_set_consistency(dbha_session *s, int consistency, dbha_error *err);
-
-#define DBHA_TOKEN_MAX 64 /* the longest token, with its NUL */
 
 /*
  * dbha_session_token: what the session has written and seen, as a text for another session, in this process or elsewhere: whoever gives it to

@@ -388,11 +388,8 @@ void dbha__call_found_none(struct call *call, dbha_error *err)
 	dbha__call_fail_no_node(call, &query, err);
 }
 
-/*
- * What is known of a standby is known of its life until now. A connection that is younger than the knowledge may be to another life of it, see
- * dbha__causal_is_since: then it is asked with the read, or where it is not known for what, the read is routed anew. False: that.
- */
-static bool is_of_known_life(struct call *call, const struct dbha_conn *slot)
+/* See dbha__causal_is_since. */
+bool dbha__call_is_of_known_life(struct call *call, const struct dbha_conn *slot)
 {
 	/* Behind a pooler nobody sees how old the server's own connection is. */
 	bool direct = slot->conn->direct;
@@ -401,6 +398,20 @@ static bool is_of_known_life(struct call *call, const struct dbha_conn *slot)
 		call->reason = DBHA_REASON_GUARDED;
 	}
 	return call->reason != DBHA_REASON_SAME || (direct && dbha__causal_is_since(call->causal, slot->connected_us));
+}
+
+bool dbha__call_note_behind(struct call *call, int node, int64_t now)
+{
+	STATS_ADD(&call->h->stats[node], guards_behind, 1);
+	STATS_ADD(&call->h->stats[node], retries, 1);
+	snprintf(call->trouble, sizeof call->trouble, "%.80s: has not replayed %X/%X", call->last_name,
+	         (unsigned)(call->floor.lsn >> 32), (unsigned)call->floor.lsn);
+	call->behind_us = call->behind_us ? call->behind_us : now;
+	bool waits = now - call->behind_us < ms_to_us(call->h->config.options.max_wait_ms);
+	bool again = call->behind & 1u << node;
+	if (!waits)
+		call->behind |= 1u << node;
+	return waits || again;
 }
 
 void dbha__call_decide(struct call *call, struct decision *decision)
@@ -420,7 +431,7 @@ struct dbha_conn *dbha__call_connection(struct call *call, dbha_error *err)
 		dbha__life_refresh(call->h, call->deadline);
 	}
 	struct dbha_conn *slot = canceled ? NULL : connection_at_once(call, &query);
-	while (!slot || !is_of_known_life(call, slot)) {
+	while (!slot || !dbha__call_is_of_known_life(call, slot)) {
 		if (slot) {
 			dbha__call_return(call->h, slot, true);
 			dbha__causal_doubt(call->causal);

@@ -99,6 +99,19 @@ void dbha__call_decide(struct call *call, struct decision *decision);
 /* The connection it gets was come by in this way. */
 void dbha__call_note_route(struct call *call, const struct route *route);
 
+/*
+ * What is known of a standby is known of its life until now; a connection that is younger than that, or goes by way of a pooler, may lead to
+ * another one: then it is to be asked with the read. False: nobody knows for what; the read is to be routed anew.
+ */
+bool dbha__call_is_of_known_life(struct call *call, const struct dbha_conn *slot);
+
+/*
+ * The standby has not replayed what the read has to see: another one is asked, or, within max_wait, the same again; else the primary serves
+ * it. Where there is none, the standbys are all there is: they are asked until the deadline. True: after CALL_BEHIND_NAP_US.
+ */
+#define CALL_BEHIND_NAP_US ((int64_t)3000)
+bool dbha__call_note_behind(struct call *call, int node, int64_t now);
+
 /* A decision for no node. DBHA_OK: waiting for another view may help; else the code of the error reported in `err` (not NULL). */
 int dbha__call_judge_route(struct call *call, const struct decision *decision, dbha_error *err);
 

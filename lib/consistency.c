@@ -48,3 +48,25 @@ void dbha__consistency_at(dbha *h, struct causal *causal, const struct token *po
 	if (dbha__causal_at(causal, position))
 		dbha__tell_lost(h, &before, position);
 }
+
+const char *dbha__consistency_tell(dbha *h, struct causal *causal, const struct seen_position *seen)
+{
+	struct token at = seen->at;
+	const struct view *view = dbha__view_borrow(&h->view);
+	uint64_t system_identifier = view->system_identifier;
+	/* Of what a standby has replayed the timeline is no higher than the newest that is known; too low, it would be taken for lost. */
+	if (seen->told && seen->replayed && !at.timeline)
+		at.timeline = view->timeline;
+	dbha__view_return(&h->view);
+	if (!seen->told || !at.timeline)
+		return "no token: how far its server has come was asked, and not answered in time";
+	if (seen->replayed)
+		dbha__causal_see(causal, &at);
+	else
+		dbha__consistency_at(h, causal, &at);
+	if (causal->seen != SEEN_NOTHING)
+		return "no token: it was done on an older timeline than what it had to see";
+	if (!causal->floor.system_identifier)
+		causal->floor.system_identifier = system_identifier;
+	return NULL;
+}

@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "consistency.h"
 #include "error.h"
+#include "explain.h"
 #include "fork.h"
 #include "statement.h"
 #include "thread.h"
@@ -198,6 +199,22 @@ static int hand_over(dbha_engine *e, struct request *request, dbha_error *err)
 	return DBHA_OK;
 }
 
+/* The catalog is read by the engine, as one more request. */
+static void submit_fetch(dbha_engine *e)
+{
+	dbha_error err;
+	struct request *fetch = dbha__fresh_fetch_new(e->h);
+	if (!fetch)
+		return;
+	fetch->group = own_group();
+	atomic_fetch_add(&e->waiting, 1);
+	if (hand_over(e, fetch, &err) == DBHA_OK)
+		return;
+	atomic_fetch_sub(&e->waiting, 1);
+	fetch->code = err.code;
+	dbha__fresh_fetch_end(e->h, fetch);
+}
+
 static int refuse_full(dbha_engine *e, dbha_error *err)
 {
 	atomic_fetch_sub(&e->waiting, 1);
@@ -222,6 +239,8 @@ int dbha_submit(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error
 	struct request *request = dbha__request_new(e->h, rq, tag, &own);
 	code = request ? DBHA_OK : own.code;
 	if (request) {
+		if (request->claimed)
+			submit_fetch(e);
 		request->group = own_group();
 		code = hand_over(e, request, &own);
 	}
@@ -335,36 +354,15 @@ static struct request *take_completed(dbha_engine *e)
 	return request;
 }
 
-/* As snprintf does it, in a tenth of the time: this is done for every completion. */
-static void copy(char *to, size_t size, const char *from)
+static void explain(const struct request *request, dbha_result_route *out)
 {
-	size_t length = strnlen(from, size - 1);
-	memcpy(to, from, length);
-	to[length] = '\0';
-}
-
-static void explain(struct request *request, dbha_result_route *out)
-{
-	const struct call *call = &request->call;
-	*out = (dbha_result_route){
-	    .size = sizeof *out,
-	    .intent = call->intent,
-	    .reason = call->last_node < 0 ? DBHA_REASON_NONE
-	              : call->refused     ? DBHA_REASON_REFUSED
-	                                  : call->reason,
-	    .attempts = call->sent,
-	    .lag_ms = -1,
-	    .lag_bytes = -1,
-	};
-	copy(out->why, sizeof out->why, call->trouble);
-	if (call->last_node < 0)
+	dbha__explain(&request->call, &request->classified, request->call.reason, out);
+	if (request->code != DBHA_OK || !(request->rq.flags & DBHA_TOKEN))
 		return;
-	copy(out->node, sizeof out->node, call->last_name);
-	const struct node_view *node = &dbha__view_borrow(&call->h->view)->nodes[call->last_node];
-	out->role = node->role;
-	out->lag_ms = node->lag_ms;
-	out->lag_bytes = node->lag_bytes;
-	dbha__view_return(&call->h->view);
+	if (request->no_token)
+		dbha__explain_no_token(out, request->no_token);
+	else
+		dbha__token_print(&request->causal.floor, out->token);
 }
 
 static void give(struct request *request, dbha_completion *out)

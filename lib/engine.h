@@ -2,12 +2,13 @@
  * engine: what a dbha_engine is made of. Many requests, few connections; see docs/engine.md.
  *
  *   engine.c          the public calls, and the thread that waits and steps, if there is one
+ *   engine_fresh.c    how fresh it is: what a standby is asked before a read, what is asked behind it for its token, the catalog
  *   engine_request.c  a request: its copy, the queues it stands in, its alarm
  *   engine_lane.c     a connection of the engine: out of a pool, through its pipe, and back
  *   engine_step.c     the step: what has come, what is due, what can be sent
  *
  * A request is in one place at a time: handed over and not looked at yet; ready, to be sent as soon as there is room; parked, until a
- * moment or until the view changes; on its way in a lane; completed. Only the step moves it, and it holds `stepping`.
+ * moment or until the view changes; on its way in a lane; done, and waiting for its token; completed. Only the step moves it, and it holds `stepping`.
  */
 #ifndef DBHA_ENGINE_H
 #define DBHA_ENGINE_H
@@ -18,6 +19,7 @@
 #include <stdint.h>
 
 #include "call.h"
+#include "classify.h"
 #include "dbha.h"
 #include "judgement.h"
 #include "pipe.h"
@@ -33,6 +35,7 @@ enum request_state {
 	REQUEST_READY,
 	REQUEST_PARKED,
 	REQUEST_SENT,
+	REQUEST_PLACING, /* done; how far its server has come is being asked, for its token */
 	REQUEST_OVER,
 };
 
@@ -41,6 +44,21 @@ struct refused {
 	struct attempt attempt;
 	struct judgement judged;
 	struct second_look look;
+};
+
+/* Whether the standby has replayed what a read has to see: what has come of the question that was sent with it. */
+enum guard {
+	GUARD_NONE,
+	GUARD_SENT,
+	GUARD_HAS,
+	GUARD_BEHIND,
+	GUARD_AGAIN, /* the question itself is to be put again, for a reason that will not come twice */
+};
+
+/* Of a request of the engine's own, for the catalog (routing=auto). */
+struct fetch {
+	struct classify_limits limits;
+	int64_t began_us;
 };
 
 struct request {
@@ -54,14 +72,21 @@ struct request {
 	int64_t alarm_us; /* when it has to be looked at */
 	int heap_at;      /* its place in the heap of the alarms; -1: none */
 	enum request_state state;
-	struct lane *lane;       /* with REQUEST_SENT */
-	struct refused *refused; /* parked because of that; else NULL */
-	unsigned char group;     /* of its submitter, see struct ready */
-	bool soils;              /* it may leave something behind on its connection, which is reset */
-	bool alone;              /* it gets a connection to itself: because of that, or because it takes long */
-	bool unprepared;         /* what was prepared for it was gone */
-	bool late;               /* its deadline has passed, and the server was asked to stop it */
-	bool canceled;           /* by dbha_submit_cancel */
+	struct lane *lane;                  /* with REQUEST_SENT, REQUEST_PLACING */
+	struct refused *refused;            /* parked because of that; else NULL */
+	struct fetch *fetch;                /* NULL: it is of the application */
+	const char *no_token;               /* DBHA_TOKEN: why `causal` does not have what was seen; NULL: it has */
+	struct classify_verdict classified; /* what its text was taken for, where that was looked at */
+	enum guard guard;                   /* as it was sent last */
+	bool guard_apart;                   /* the question has a transaction of its own */
+	bool asks_first;                    /* the question was sent, and it itself was not */
+	bool claimed;                       /* routing=auto: the catalog is to be fetched, by its submitter */
+	unsigned char group;                /* of its submitter, see struct ready */
+	bool soils;                         /* it may leave something behind on its connection, which is reset */
+	bool alone;                         /* it gets a connection to itself: because of that, or because it takes long */
+	bool unprepared;                    /* what was prepared for it was gone */
+	bool late;                          /* its deadline has passed, and the server was asked to stop it */
+	bool canceled;                      /* by dbha_submit_cancel */
 	bool cancel_sent;
 	/* With REQUEST_OVER. */
 	int code;
@@ -69,6 +94,9 @@ struct request {
 	PGresult *result;
 	dbha_error *error; /* NULL: none */
 };
+
+/* Of a request in flight, beside its parameters and its result. */
+_Static_assert(sizeof(struct request) < 1024, "a request in flight takes too much memory");
 
 struct request_list {
 	struct request *first, *last;
@@ -100,15 +128,19 @@ struct lane {
 	struct waiter place;
 	struct dbha_conn *slot;
 	struct pipe pipe;
-	int writes;      /* on their way here, that are not reads */
-	bool held;       /* nothing more is sent, so that one that is to be alone gets its turn */
-	bool alone;      /* what is on its way here is alone */
-	bool closing;    /* nothing more is sent; when it is empty it goes back */
-	bool canceled;   /* the server was asked to stop something here: it may have stopped something else */
-	bool heard;      /* there is something to read */
-	bool watched;    /* for becoming writable, too */
-	int64_t head_us; /* since when the server is at the oldest, as far as can be known */
-	int64_t idle_us; /* since when nothing is on its way here */
+	uint64_t replayed;           /* its standby has, as far as it was asked here */
+	int unplaced;                /* sent with DBHA_TOKEN, and not asked for yet */
+	int asked;                   /* questions for tokens on their way */
+	struct request_list placing; /* wait for the next answer to one: a question is on their way, or due in this step */
+	int writes;                  /* on their way here, that are not reads */
+	bool held;                   /* nothing more is sent, so that one that is to be alone gets its turn */
+	bool alone;                  /* what is on its way here is alone */
+	bool closing;                /* nothing more is sent; when it is empty it goes back */
+	bool canceled;               /* the server was asked to stop something here: it may have stopped something else */
+	bool heard;                  /* there is something to read */
+	bool watched;                /* for becoming writable, too */
+	int64_t head_us;             /* since when the server is at the oldest, as far as can be known */
+	int64_t idle_us;             /* since when nothing is on its way here */
 };
 
 struct node_lanes {
@@ -173,7 +205,7 @@ struct dbha_engine {
 
 /* ---- engine_request.c ---- */
 
-/* A copy. NULL with `err` filled. */
+/* A copy, and what it means to do. NULL with `err` filled. */
 struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag, dbha_error *err);
 void dbha__request_free(struct request *request);
 
@@ -191,6 +223,42 @@ void dbha__ready_remove(struct ready *ready, struct request *request);
 /* A request has to be looked at at another time. False: out of memory, only when it is new. */
 bool dbha__alarm_set(dbha_engine *e, struct request *request, int64_t at);
 void dbha__alarm_remove(dbha_engine *e, struct request *request);
+
+/* ---- engine_fresh.c ---- */
+
+/* It needs a Sync of its own, since something is asked with it. Of one that is about to be sent. */
+bool dbha__fresh_concerns(const struct request *request);
+
+/* Whether its standby has to be asked, now that it is known which connection it gets. */
+void dbha__fresh_meet(const struct lane *lane, struct request *request);
+
+/* Sends it with what has to be asked before it, or that alone. As dbha__pipe_send, `how` without PIPE_OPEN. */
+bool dbha__fresh_send(struct lane *lane, struct request *request, unsigned how, struct attempt *refused);
+
+/* Of one that asks first, once it has been answered: itself. */
+bool dbha__fresh_send_asked(struct lane *lane, struct request *request, struct attempt *refused);
+
+/* The answer to the question before a request. */
+void dbha__fresh_take_guard(struct lane *lane, struct request *request, const struct pipe_answer *answer);
+
+/* Whether what has become of a request does not count, since its standby is behind, or has not said. */
+bool dbha__fresh_is_void(const struct request *request, const struct pipe_answer *answer);
+
+/* At the end of a burst: asks how far the server has come, for those in it that are to have a token. */
+void dbha__fresh_ask(struct lane *lane);
+
+/* The answer. Each of lane->placing has its token now, or why there is none. */
+void dbha__fresh_place(dbha_engine *e, struct lane *lane, const struct pipe_answer *answer);
+
+/* The time for it has passed. */
+void dbha__fresh_give_up(struct request *request);
+
+/* The engine's own request for the catalog; has been claimed. NULL: out of memory, and the claim is given back. */
+struct request *dbha__fresh_fetch_new(dbha *h);
+
+/* Its answer is here: what only the connection knows. And its end, in any case. */
+void dbha__fresh_fetched(struct request *request, const struct lane *lane);
+void dbha__fresh_fetch_end(dbha *h, struct request *request);
 
 /* ---- engine_lane.c ---- */
 

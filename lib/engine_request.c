@@ -8,6 +8,7 @@
 #include "consistency.h"
 #include "engine.h"
 #include "error.h"
+#include "routing.h"
 #include "sessionstate.h"
 
 /* ---- the copy ------------------------------------------------------------------------------------------------- */
@@ -75,9 +76,20 @@ static int read_token(struct request *request, const dbha_request *rq, dbha_erro
 	int code = dbha__consistency_token(call->h, "dbha_submit", rq->token, &request->causal, err);
 	if (code == DBHA_OK && call->consistency == DBHA_CONSISTENCY_SESSION)
 		call->causal = &request->causal;
-	/* No standby is asked whether it has replayed it: who is not known to have is passed over. */
-	call->behind = call->causal ? UINT32_MAX : 0;
 	return code;
+}
+
+/* As dbha__statement_classify, by what is known already. */
+static void classify(struct request *request)
+{
+	struct call *call = &request->call;
+	const char *sql = request->rq.sql;
+	if (call->intent == DBHA_READ && dbha__routing_is_write(call->h, sql)) {
+		request->classified = (struct classify_verdict){.is = CLASS_WRITE, .why = WHY_REFUSED_BEFORE};
+		call->intent = DBHA_WRITE;
+	}
+	if (call->intent == DBHA_DEFAULT)
+		call->intent = dbha__routing_known(call->h, sql, &request->classified, &request->claimed);
 }
 
 struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag, dbha_error *err)
@@ -97,10 +109,13 @@ struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag,
 	dbha__call_set_deadline(&request->call);
 	request->tag = tag;
 	request->heap_at = -1;
-	if (read_token(request, rq, err) == DBHA_OK)
-		return request;
-	free(request);
-	return NULL;
+	if (read_token(request, rq, err) != DBHA_OK) {
+		free(request);
+		return NULL;
+	}
+	/* Last: what it claims has to be given back. */
+	classify(request);
+	return request;
 }
 
 void dbha__request_free(struct request *request)
@@ -111,6 +126,7 @@ void dbha__request_free(struct request *request)
 		PQclear(request->refused->attempt.result);
 	PQclear(request->result);
 	free(request->refused);
+	free(request->fetch);
 	free(request->error);
 	free(request);
 }

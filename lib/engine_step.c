@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
+#include "routing.h"
 #include "tell.h"
 #include "wait.h"
 
@@ -20,6 +21,8 @@
 #define EVENTS   64
 /* How soon those who are ready look again, where there is nothing to wait for. */
 #define READY_US ((int64_t)500)
+/* How long the answer to the question for a token may take once the request is done, as in flush.c. */
+#define TOKEN_US ((int64_t)200000)
 /* At least so long between two looks at a node that has refused a write: the backoff may be none. */
 #define LOOK_US  ((int64_t)1000)
 
@@ -58,6 +61,8 @@ static void take_out(dbha_engine *e, struct request *request)
 		dbha__ready_remove(ready_of(e, request), request);
 	else if (request->state == REQUEST_PARKED)
 		dbha__request_remove(&e->parked, request);
+	else if (request->state == REQUEST_PLACING)
+		dbha__request_remove(&request->lane->placing, request);
 }
 
 /* Of one that is in no queue any more. err: with a code other than DBHA_OK. */
@@ -65,7 +70,7 @@ static void complete(dbha_engine *e, struct request *request, int code, const db
 {
 	dbha__alarm_remove(e, request);
 	/* It counts again, as one that nobody has fetched; what was not sent does so still. */
-	if (request->state == REQUEST_SENT)
+	if (request->state == REQUEST_SENT || request->state == REQUEST_PLACING)
 		atomic_fetch_add(&e->waiting, 1);
 	request->state = REQUEST_OVER;
 	request->code = code;
@@ -186,7 +191,28 @@ static void follow_failure(dbha_engine *e, struct request *request, struct attem
 		go_again(e, request, attempt, &judged);
 }
 
-static void follow(dbha_engine *e, struct request *request, struct attempt *attempt)
+static void complete_placed(dbha_engine *e, struct request *request)
+{
+	take_out(e, request);
+	request->lane = NULL;
+	complete(e, request, DBHA_OK, NULL);
+}
+
+/* The answer to the question for its token is behind it, if the question could be sent. */
+static void await_token(dbha_engine *e, struct lane *lane, struct request *request)
+{
+	int64_t patience = e->now + TOKEN_US;
+	request->state = REQUEST_PLACING;
+	request->lane = lane;
+	dbha__request_append(&lane->placing, request);
+	dbha__alarm_set(e, request, patience < request->call.deadline ? patience : request->call.deadline);
+	dbha__fresh_give_up(request); /* until it has come */
+	if (!lane->asked && !lane->unplaced)
+		complete_placed(e, request);
+}
+
+/* The end of an attempt. lane: that it was answered on; NULL: it was not. */
+static void follow(dbha_engine *e, struct lane *lane, struct request *request, struct attempt *attempt)
 {
 	struct call *call = &request->call;
 	dbha__judge_count(call, attempt);
@@ -194,10 +220,15 @@ static void follow(dbha_engine *e, struct request *request, struct attempt *atte
 		follow_failure(e, request, attempt);
 		return;
 	}
-	if (call->refused)
+	if (call->refused) {
 		STATS_ADD(&e->h->stats[call->last_node], not_reads, 1);
+		dbha__routing_remember_write(e->h, request->rq.sql);
+	}
 	request->result = attempt->result;
-	complete(e, request, DBHA_OK, NULL);
+	if (lane && request->rq.flags & DBHA_TOKEN)
+		await_token(e, lane, request);
+	else
+		complete(e, request, DBHA_OK, NULL);
 }
 
 /* ---- answers ---------------------------------------------------------------------------------------------------- */
@@ -243,15 +274,89 @@ static void note_time(dbha_engine *e, const struct lane *lane, const struct requ
 	dbha__memo_of(e, request->rq.sql)->slow = e->now - lane->head_us > ENGINE_SLOW_US;
 }
 
-static void again_at_once(dbha_engine *e, struct request *request, struct attempt *attempt)
+static void again_at_once(dbha_engine *e, struct request *request, PGresult *result)
 {
-	PQclear(attempt->result);
+	PQclear(result);
 	atomic_fetch_add(&e->waiting, 1);
 	make_ready(e, request, true);
 }
 
+/* Its standby is behind, or has not said: what was read does not count. */
+static void go_round(dbha_engine *e, struct request *request, PGresult *result)
+{
+	struct call *call = &request->call;
+	dbha_error err;
+	if (request->canceled || e->aborting) {
+		PQclear(result);
+		dbha__fail(&err, request->canceled ? DBHA_ERR_CANCELED : DBHA_ERR_CLOSED, "%s before a standby had caught up",
+		           request->canceled ? "canceled" : "the engine was stopped");
+		fail_unsent(e, request, &err);
+		return;
+	}
+	if (request->guard == GUARD_AGAIN) {
+		again_at_once(e, request, result);
+		return;
+	}
+	PQclear(result);
+	atomic_fetch_add(&e->waiting, 1);
+	if (dbha__call_note_behind(call, call->last_node, e->now) || e->now >= call->deadline)
+		park(e, request, e->now + CALL_BEHIND_NAP_US);
+	else
+		make_ready(e, request, true);
+}
+
+/* Its question was sent alone, and is answered: now it goes itself, over the same connection. */
+static void follow_asked(dbha_engine *e, struct lane *lane, struct request *request, struct attempt *attempt)
+{
+	bool ends = request->canceled || e->aborting || e->now >= request->call.deadline;
+	bool goes = request->guard == GUARD_HAS && !ends && !lane->closing;
+	if (goes) {
+		PQclear(attempt->result);
+		if (dbha__fresh_send_asked(lane, request, attempt))
+			return;
+	}
+	leave(e, lane, request);
+	if (request->guard == GUARD_HAS)
+		request->guard = GUARD_AGAIN;
+	if (!goes && request->guard != GUARD_SENT) {
+		go_round(e, request, attempt->result);
+		return;
+	}
+	/* It was never sent itself; where its question was lost, that is all there is to say. */
+	request->call.sent--;
+	if (!goes)
+		attempt->end = ATTEMPT_NOT_SENT;
+	follow(e, NULL, request, attempt);
+	if (request->state == REQUEST_READY || request->state == REQUEST_PARKED)
+		atomic_fetch_add(&e->waiting, 1);
+}
+
+static void take_question(dbha_engine *e, struct lane *lane, struct pipe_answer *answer)
+{
+	struct request *request = answer->owner;
+	lane->head_us = e->now;
+	if (lane->pipe.n == 0)
+		lane->idle_us = e->now;
+	if (answer->owner == lane) {
+		dbha__fresh_place(e, lane, answer);
+		while (lane->placing.first)
+			complete_placed(e, lane->placing.first);
+	} else if (request) {
+		dbha__fresh_take_guard(lane, request, answer);
+		if (request->asks_first) {
+			follow_asked(e, lane, request, &answer->attempt);
+			return;
+		}
+	}
+	PQclear(answer->attempt.result);
+}
+
 static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *answer)
 {
+	if (answer->question) {
+		take_question(e, lane, answer);
+		return;
+	}
 	struct request *request = answer->owner;
 	struct attempt *attempt = &answer->attempt;
 	if (request && (attempt->end == ATTEMPT_OK || request->late))
@@ -264,20 +369,25 @@ static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *a
 		return;
 	}
 	leave(e, lane, request);
+	if (dbha__fresh_is_void(request, answer)) {
+		go_round(e, request, attempt->result);
+		return;
+	}
+	dbha__fresh_fetched(request, lane);
 	request->call.sent -= attempt->end == ATTEMPT_NOT_SENT;
 	bool again = !e->aborting && !request->canceled && e->now < request->call.deadline;
 	if (again && answer->mended && !request->unprepared) {
 		request->unprepared = true;
-		again_at_once(e, request, attempt);
+		again_at_once(e, request, attempt->result);
 		return;
 	}
 	if (again && is_victim(lane, request, attempt)) {
-		again_at_once(e, request, attempt);
+		again_at_once(e, request, attempt->result);
 		return;
 	}
 	if (request->late || is_weakened(request, answer))
 		judge_late(lane, answer);
-	follow(e, request, attempt);
+	follow(e, lane, request, attempt);
 	/* It is in a queue again, and counts. */
 	if (request->state == REQUEST_READY || request->state == REQUEST_PARKED)
 		atomic_fetch_add(&e->waiting, 1);
@@ -329,7 +439,8 @@ static void give_up(dbha_engine *e, struct request *request)
 	leave(e, lane, request);
 	dbha__attempt_begin(&attempt);
 	dbha__attempt_timed_out(&attempt);
-	follow(e, request, &attempt);
+	attempt.prepared_only = request->asks_first;
+	follow(e, NULL, request, &attempt);
 }
 
 /*
@@ -353,6 +464,10 @@ static void out_of_time_sent(dbha_engine *e, struct request *request)
 static void ring(dbha_engine *e, struct request *request)
 {
 	bool over = e->now >= request->call.deadline;
+	if (request->state == REQUEST_PLACING) {
+		complete_placed(e, request);
+		return;
+	}
 	if (request->state == REQUEST_SENT) {
 		out_of_time_sent(e, request);
 		return;
@@ -467,13 +582,14 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 {
 	struct call *call = &request->call;
 	struct attempt refused;
-	dbha__call_note_route(call, &decision->route);
 	note_node(e, call, lane->slot);
 	call->rounds++;
 	fit(lane, decision->route.writes);
 	unsigned how = request->unprepared || request->soils ? PIPE_UNPREPARED : 0;
-	if (!dbha__pipe_send(&lane->pipe, &request->rq, how, request, &refused)) {
-		follow(e, request, &refused);
+	bool sent = dbha__fresh_concerns(request) ? dbha__fresh_send(lane, request, how, &refused)
+	                                          : dbha__pipe_send(&lane->pipe, &request->rq, how, request, &refused);
+	if (!sent) {
+		follow(e, NULL, request, &refused);
 		return;
 	}
 	atomic_fetch_sub(&e->waiting, 1);
@@ -513,6 +629,8 @@ static bool dispatch(dbha_engine *e, struct request *request)
 	struct node_lanes *node = &e->nodes[decision.route.node];
 	struct lane *lane = dbha__lane_choose(e, &decision, request->alone);
 	if (lane) {
+		dbha__call_note_route(&request->call, &decision.route);
+		dbha__fresh_meet(lane, request);
 		take_out(e, request);
 		send_on(e, lane, request, &decision);
 		return true;
@@ -551,7 +669,7 @@ static void fail_all_unsent(dbha_engine *e)
 {
 	for (int i = e->heap_n - 1; i >= 0; i--) {
 		struct request *request = i < e->heap_n ? e->heap[i] : NULL;
-		if (request && request->state != REQUEST_SENT && !request->refused)
+		if (request && request->state < REQUEST_SENT && !request->refused)
 			fail_closed(e, request);
 	}
 }
@@ -587,11 +705,20 @@ static void publish(dbha_engine *e)
 	e->sent = 0;
 	if (!e->over.first)
 		return;
-	for (const struct request *request = e->over.first; request; request = request->next)
+	for (struct request *request = e->over.first, *next; request; request = next) {
+		next = request->next;
 		n++;
+		if (!request->fetch)
+			continue;
+		dbha__request_remove(&e->over, request);
+		atomic_fetch_sub(&e->waiting, 1);
+		dbha__fresh_fetch_end(e->h, request);
+	}
 	dbha__mutex_lock(&e->lock);
 	bool was_empty = !e->completed.first;
-	if (was_empty) {
+	if (!e->over.first) {
+		was_empty = false;
+	} else if (was_empty) {
 		e->completed = e->over;
 	} else {
 		e->completed.last->next = e->over.first;
@@ -619,6 +746,7 @@ static int64_t tend_lanes(dbha_engine *e)
 		struct node_lanes *node = &e->nodes[i];
 		for (int k = 0; k < e->connections; k++) {
 			struct lane *lane = &node->lanes[k];
+			dbha__fresh_ask(lane);
 			dbha__lane_push(e, lane);
 			int64_t own = dbha__lane_tend(e, lane);
 			busy = busy || (lane->state != LANE_NONE && (lane->state != LANE_OPEN || lane->pipe.n > 0));
@@ -680,6 +808,10 @@ static bool cancel(dbha_engine *e, struct request *request)
 	request->canceled = true;
 	if (request->state == REQUEST_SENT)
 		return true;
+	if (request->state == REQUEST_PLACING) {
+		complete_placed(e, request);
+		return true;
+	}
 	dbha_error err;
 	struct refused *refused = request->refused;
 	request->refused = NULL;
@@ -697,7 +829,7 @@ bool dbha__engine_cancel(dbha_engine *e, uint64_t tag)
 	take_submitted(e);
 	for (int i = 0; i < e->heap_n; i++) {
 		struct request *request = e->heap[i];
-		if (request->tag != tag || request->canceled)
+		if (request->tag != tag || request->canceled || request->fetch)
 			continue;
 		struct lane *lane = request->lane;
 		cancel(e, request);

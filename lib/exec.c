@@ -3,7 +3,28 @@
  */
 #include "consistency.h"
 #include "error.h"
+#include "explain.h"
 #include "session.h"
+
+/* How far the primary has come is known, or is asked now. */
+#define ASK_MS 200
+
+static void tell_verified(dbha_session *s, dbha_result_route *route)
+{
+	dbha_error unwanted;
+	if (dbha_session_token(s, route->token, ASK_MS, &unwanted) != DBHA_OK)
+		dbha__explain_no_token(route, "no token: how far the primary has come was asked, and not answered in time");
+}
+
+static void tell(const struct statement *st, struct causal *causal)
+{
+	dbha_result_route *route = st->request->route;
+	const char *why = dbha__consistency_tell(st->call.h, causal, &st->seen);
+	if (why)
+		dbha__explain_no_token(route, why);
+	else
+		dbha__token_print(&causal->floor, route->token);
+}
 
 static int run_verified(dbha *h, const dbha_request *request, int64_t deadline, PGresult **result, dbha_error *err)
 {
@@ -12,7 +33,10 @@ static int run_verified(dbha *h, const dbha_request *request, int64_t deadline, 
 	if (code != DBHA_OK)
 		return code;
 	s.deadline_cap = deadline;
+	s.causal.tracks = request->flags & DBHA_TOKEN;
 	code = dbha__verified_run(&s, request, result, err);
+	if (code == DBHA_OK && request->flags & DBHA_TOKEN)
+		tell_verified(&s, request->route);
 	dbha__session_fini(&s);
 	return code;
 }
@@ -33,7 +57,11 @@ static int run(dbha *h, const dbha_request *request, PGresult **result, dbha_err
 			return code;
 		st.call.causal = st.call.consistency == DBHA_CONSISTENCY_SESSION ? &causal : NULL;
 	}
-	return dbha__statement_run(&st);
+	st.tells = request->flags & DBHA_TOKEN;
+	int code = dbha__statement_run(&st);
+	if (code == DBHA_OK && st.tells)
+		tell(&st, &causal);
+	return code;
 }
 
 int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_error *err)
@@ -42,6 +70,8 @@ int dbha_exec(dbha *h, const dbha_request *request, PGresult **result, dbha_erro
 	if (!err)
 		err = &unwanted;
 	int code = dbha__statement_check("dbha_exec", request, result, err);
+	if (code == DBHA_OK && request->flags & DBHA_TOKEN && !request->route)
+		code = dbha__fail(err, DBHA_ERR_USAGE, "dbha_exec: DBHA_TOKEN without request.route: there is no place for it");
 	if (code != DBHA_OK)
 		return code;
 	code = dbha__life_enter(h, err);

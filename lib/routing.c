@@ -24,25 +24,33 @@ static void read_with_settings(struct statement *st, struct conn *conn, struct a
 	dbha__catalog_settings(conn->pg, &fetch->limits);
 }
 
+bool dbha__routing_ask(const dbha *h, struct catalog_question *question)
+{
+	const struct config_options *options = &h->config.options;
+	const char *wrong;
+	if (!dbha__book_patterns_init(&question->patterns, options->read_functions, options->write_functions, &wrong))
+		return false;
+	dbha__catalog_params(&question->patterns, question->values);
+	question->request = (dbha_request){.size = sizeof question->request,
+	                                   .sql = dbha__catalog_sql(),
+	                                   .intent = DBHA_READ,
+	                                   .flags = DBHA_UNPREPARED,
+	                                   .timeout_ms = (int)(FETCH_MAX_US / 1000),
+	                                   .n_params = CATALOG_PARAMS,
+	                                   .values = question->values};
+	return true;
+}
+
 static struct function_book *read_catalog(const struct call *call, int64_t until, struct classify_limits *limits,
                                           dbha_error *err)
 {
-	const struct config_options *options = &call->h->config.options;
-	struct book_patterns patterns;
-	const char *wrong, *values[CATALOG_PARAMS];
+	struct catalog_question question;
 	dbha__fail(err, DBHA_ERR_MEMORY, "out of memory");
-	if (!dbha__book_patterns_init(&patterns, options->read_functions, options->write_functions, &wrong))
+	if (!dbha__routing_ask(call->h, &question))
 		return NULL;
-	dbha__catalog_params(&patterns, values);
-	dbha_request request = {.size = sizeof request,
-	                        .sql = dbha__catalog_sql(),
-	                        .intent = DBHA_READ,
-	                        .flags = DBHA_UNPREPARED,
-	                        .n_params = CATALOG_PARAMS,
-	                        .values = values};
 	PGresult *result = NULL;
 	struct fetch fetch = {.limits = CLASSIFY_LIMITS};
-	dbha__statement_begin(&fetch.st, call->h, &request, &result, err);
+	dbha__statement_begin(&fetch.st, call->h, &question.request, &result, err);
 	fetch.st.call.cancel = call->cancel;
 	fetch.st.step = read_with_settings;
 	dbha__call_set_deadline(&fetch.st.call);
@@ -53,7 +61,7 @@ static struct function_book *read_catalog(const struct call *call, int64_t until
 		dbha__fail(err, DBHA_ERR_SERVER, "its answer makes no sense");
 	*limits = fetch.limits;
 	PQclear(result);
-	dbha__book_patterns_fini(&patterns);
+	dbha__book_patterns_fini(&question.patterns);
 	return book;
 }
 
@@ -68,13 +76,21 @@ static bool fetch_book(const struct call *call)
 	int64_t until = began + (patience < FETCH_MAX_US ? patience : FETCH_MAX_US);
 	struct function_book *names = read_catalog(call, until, &limits, &err);
 	bool fetched = names != NULL;
-	dbha__bookshelf_put(&h->bookshelf, names, &limits, began, dbha__clock_now());
+	dbha__routing_put(h, names, &limits, began, err.message);
+	return fetched;
+}
+
+void dbha__routing_put(dbha *h, struct function_book *names, const struct classify_limits *limits, int64_t began_us,
+                       const char *trouble)
+{
+	int64_t now = dbha__clock_now();
+	bool fetched = names != NULL;
+	dbha__bookshelf_put(&h->bookshelf, names, limits, began_us, now);
 	if (fetched)
 		dbha__trace(&h->trace, TRACE_DEBUG, "routing: the catalog was read in %lld ms",
-		            (long long)(dbha__clock_now() - began) / 1000);
+		            (long long)(now - began_us) / 1000);
 	else
-		dbha__trace(&h->trace, TRACE_WARNING, "routing: the catalog was not read: %s", err.message);
-	return fetched;
+		dbha__trace(&h->trace, TRACE_WARNING, "routing: the catalog was not read: %s", trouble);
 }
 
 /* ---- a statement ------------------------------------------------------------------------------------------------------ */
@@ -115,15 +131,24 @@ static void judge(struct bookshelf *shelf, const char *sql, struct classify_verd
 	dbha__bookshelf_drop(book);
 }
 
-dbha_intent dbha__routing_intent(const struct call *call, const char *sql, struct classify_verdict *verdict)
+dbha_intent dbha__routing_known(dbha *h, const char *sql, struct classify_verdict *verdict, bool *claimed)
 {
-	dbha *h = call->h;
+	*claimed = false;
 	if (h->config.options.routing != ROUTING_AUTO)
 		return DBHA_DEFAULT;
 	judge(&h->bookshelf, sql, verdict);
 	int64_t age = age_for(verdict);
-	if (age < INT64_MAX && dbha__bookshelf_claim(&h->bookshelf, age, dbha__clock_coarse()) && fetch_book(call))
-		judge(&h->bookshelf, sql, verdict);
+	*claimed = age < INT64_MAX && dbha__bookshelf_claim(&h->bookshelf, age, dbha__clock_coarse());
+	return verdict->is == CLASS_READ ? DBHA_READ : DBHA_DEFAULT;
+}
+
+dbha_intent dbha__routing_intent(const struct call *call, const char *sql, struct classify_verdict *verdict)
+{
+	bool claimed;
+	dbha_intent intent = dbha__routing_known(call->h, sql, verdict, &claimed);
+	if (!claimed || !fetch_book(call))
+		return intent;
+	judge(&call->h->bookshelf, sql, verdict);
 	return verdict->is == CLASS_READ ? DBHA_READ : DBHA_DEFAULT;
 }
 

@@ -325,6 +325,10 @@ int dbha_session_exec(dbha_session *s, const dbha_request *request, PGresult **r
 	if (!err)
 		err = &unwanted;
 	int code = dbha__statement_check("dbha_session_exec", request, result, err);
+	if (code == DBHA_OK && request->flags & DBHA_TOKEN)
+		code =
+		    dbha__fail(err, DBHA_ERR_USAGE,
+		               "dbha_session_exec: DBHA_TOKEN is not for a session: it has one, dbha_session_token tells it");
 	if (code != DBHA_OK)
 		return code;
 	code = dbha__session_enter(s, "dbha_session_exec", err);

@@ -86,6 +86,9 @@ static int check(const char *what, enum stream_kind kind, const dbha_request *rq
 	int code = dbha__statement_check(what, rq, &none, err);
 	if (code != DBHA_OK)
 		return code;
+	if (rq->flags & DBHA_TOKEN)
+		return dbha__fail(err, DBHA_ERR_USAGE,
+		                  "%s: DBHA_TOKEN is not for a session: it has one, dbha_session_token tells it", what);
 	if (rq->flags & DBHA_SERVER_TIMEOUT)
 		return dbha__fail(err, DBHA_ERR_USAGE,
 		                  "%s: DBHA_SERVER_TIMEOUT: its time limit is that of one call, and a server would apply it to "

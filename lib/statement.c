@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "consistency.h"
 #include "error.h"
+#include "explain.h"
 #include "flush.h"
 #include "position.h"
 #include "routing.h"
@@ -35,7 +36,7 @@ int dbha__statement_check(const char *what, const dbha_request *rq, PGresult **r
 	if (rq->result_format != 0 && rq->result_format != 1)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.result_format is %d: 0 (text) or 1 (binary)", what,
 		                  rq->result_format);
-	if (rq->flags & ~(DBHA_IDEMPOTENT | DBHA_UNPREPARED | DBHA_SERVER_TIMEOUT | DBHA_PIN))
+	if (rq->flags & ~(DBHA_IDEMPOTENT | DBHA_UNPREPARED | DBHA_SERVER_TIMEOUT | DBHA_PIN | DBHA_TOKEN))
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: request.flags is 0x%x: unknown bits are set", what,
 		                  (unsigned)rq->flags);
 	if (rq->timeout_ms < 0)
@@ -111,7 +112,7 @@ static int floor_wait_ms(const struct call *call)
 static void send(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
 	st->behind = false;
-	st->position.timeline = 0;
+	st->seen = (struct seen_position){.told = false};
 	bool asked = asks_first(st);
 	if (asked && !ask_first(st, conn, attempt))
 		return;
@@ -131,7 +132,8 @@ static void send(struct statement *st, struct conn *conn, struct attempt *attemp
 	    .floor = guarded ? &st->call.floor : NULL,
 	    .floor_apart = guarded && !dbha__retry_atomic(rq->sql),
 	    .floor_wait_ms = guarded ? floor_wait_ms(&st->call) : 0,
-	    .position = st->places && !st->call.on_standby ? &st->position : NULL,
+	    .position = st->tells || (st->places && !st->call.on_standby) ? &st->seen : NULL,
+	    .anywhere = st->tells,
 	};
 	if (!flush.before && !flush.mark && !limited && !flush.floor && !flush.position) {
 		dbha__exec(conn, rq, st->call.deadline, attempt);
@@ -223,10 +225,10 @@ static void note_seen(struct statement *st, const struct dbha_conn *slot, const 
 		dbha__causal_again(st->causal, call->last_node, slot->generation, dbha__clock_now());
 	else if (call->on_standby && attempt->end == ATTEMPT_OK)
 		dbha__causal_on_standby(st->causal, call->last_node, slot->generation, dbha__clock_now());
-	else if (!call->on_standby && !st->position.timeline)
+	else if (!call->on_standby && (!st->seen.at.timeline || st->seen.replayed))
 		dbha__causal_on_primary(st->causal);
 	else if (!call->on_standby)
-		dbha__consistency_at(call->h, st->causal, &st->position);
+		dbha__consistency_at(call->h, st->causal, &st->seen.at);
 }
 
 /* What an attempt means: for the connection, for the node, for the caller. */
@@ -276,28 +278,13 @@ static void remember_write(const struct statement *st)
 		dbha__routing_remember_write(h, st->request->sql);
 }
 
-/* How long between two questions to standbys that are behind. */
-#define BEHIND_NAP_US ((int64_t)3000)
-
-/*
- * The standby has not replayed what the read has to see. Another one is asked, or, within max_wait, the same again; else the primary
- * serves it. Where there is none, the standbys are all there is: they are asked until the deadline.
- */
+/* DBHA_OK: it goes again; else the code of the error reported. */
 static int go_round_behind(struct statement *st, int node)
 {
 	struct call *call = &st->call;
-	int64_t now = dbha__clock_now();
-	STATS_ADD(&call->h->stats[node], guards_behind, 1);
-	STATS_ADD(&call->h->stats[node], retries, 1);
-	snprintf(call->trouble, sizeof call->trouble, "%.80s: has not replayed %X/%X", call->last_name,
-	         (unsigned)(call->floor.lsn >> 32), (unsigned)call->floor.lsn);
-	call->behind_us = call->behind_us ? call->behind_us : now;
-	bool waits = now - call->behind_us < ms_to_us(call->h->config.options.max_wait_ms);
-	bool again = call->behind & 1u << node;
-	if (!waits)
-		call->behind |= 1u << node;
+	bool naps = dbha__call_note_behind(call, node, dbha__clock_now());
 	/* Canceled, it is said so where the next connection is looked for. */
-	if ((waits || again) && !dbha__call_nap(call, BEHIND_NAP_US) && dbha__clock_now() >= call->deadline) {
+	if (naps && !dbha__call_nap(call, CALL_BEHIND_NAP_US) && dbha__clock_now() >= call->deadline) {
 		dbha__call_found_none(call, st->err);
 		st->err->retry_safe = true;
 		st->err->attempts = call->sent;
@@ -388,36 +375,10 @@ void dbha__statement_classify(struct statement *st)
 	call->intent = dbha__routing_intent(call, rq->sql, &st->classified);
 }
 
-/* Where it went, and why. reason: of the last connection, unless more is known. */
 static void explain(const struct statement *st, enum dbha_reason reason)
 {
-	const struct call *call = &st->call;
-	dbha_result_route *out = st->request->route;
-	if (!out)
-		return;
-	*out = (dbha_result_route){
-	    .size = sizeof *out,
-	    .intent = call->intent,
-	    .reason = call->last_node < 0 ? DBHA_REASON_NONE
-	              : call->refused     ? DBHA_REASON_REFUSED
-	                                  : reason,
-	    .attempts = call->sent,
-	    .lag_ms = -1,
-	    .lag_bytes = -1,
-	};
-	if (st->classified.why != WHY_READ)
-		dbha__classify_reason(&st->classified, out->why, sizeof out->why);
-	size_t used = strlen(out->why);
-	snprintf(out->why + used, sizeof out->why - used, "%s%s", used && call->trouble[0] ? "; " : "", call->trouble);
-	if (call->last_node < 0)
-		return;
-	snprintf(out->node, sizeof out->node, "%s", call->last_name);
-	struct shared_view *shared = dbha__view_take(&call->h->view);
-	const struct node_view *node = &shared->view.nodes[call->last_node];
-	out->role = node->role;
-	out->lag_ms = node->lag_ms;
-	out->lag_bytes = node->lag_bytes;
-	dbha__view_drop(shared);
+	if (st->request->route)
+		dbha__explain(&st->call, &st->classified, reason, st->request->route);
 }
 
 int dbha__statement_run(struct statement *st)
@@ -495,7 +456,7 @@ static bool attempt_on_kept(struct statement *st, struct dbha_conn *slot, struct
 			break;
 		if (asked && !st->behind)
 			return true; /* its connection is lost, as `attempt` says */
-		if (!dbha__call_nap(call, BEHIND_NAP_US))
+		if (!dbha__call_nap(call, CALL_BEHIND_NAP_US))
 			return false;
 	}
 	call->guard = false;

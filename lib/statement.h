@@ -14,6 +14,7 @@
 #include "exec.h"
 #include "judgement.h"
 #include "outcome.h"
+#include "position.h"
 #include "stream.h"
 
 struct statement;
@@ -33,6 +34,7 @@ struct statement {
 	bool may_commit;            /* it may itself be the COMMIT */
 	struct causal *causal;      /* what the session has seen, to be kept; NULL: nobody asks */
 	bool places;                /* on the primary, its position is asked for with the statement */
+	bool tells;                 /* DBHA_TOKEN: wherever it is, how far that has come is asked behind it */
 	struct xact_mark *mark;     /* filled in where the transaction has written; NULL: not asked for */
 	struct dbha_conn *kept; /* in: the connection to run it on; out: the one that the session has to keep; NULL: none */
 	bool keeps;             /* may keep one */
@@ -43,9 +45,9 @@ struct statement {
 	/* What its text was taken for, where that was looked at; else all 0. */
 	struct classify_verdict classified;
 	/* Out, of the last attempt. */
-	bool behind;           /* the standby had not replayed enough: there is no attempt to speak of */
-	struct token position; /* of the primary behind it; timeline 0: not known */
-	unsigned left;         /* what it had set on a connection that was lost behind its end; 0: nothing */
+	bool behind;               /* the standby had not replayed enough: there is no attempt to speak of */
+	struct seen_position seen; /* how far its node had come behind it, where that was asked */
+	unsigned left;             /* what it had set on a connection that was lost behind its end; 0: nothing */
 	struct judgement judged;
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
 	bool

@@ -174,7 +174,7 @@ static void send_position(struct pipeline *p)
 {
 	int n = p->n;
 	p->aside = true;
-	p->torn = !send_question(p, dbha__position_sql(), ITEM_POSITION);
+	p->torn = !send_question(p, p->flush->anywhere ? dbha__seen_sql() : dbha__position_sql(), ITEM_POSITION);
 	push(p, ITEM_SYNC, "");
 	p->torn = p->torn || !PQpipelineSync(p->conn->pg);
 	if (p->torn)
@@ -227,6 +227,14 @@ static void take_replayed(struct pipeline *p, const struct item *item, const PGr
 	p->conn->guards_apart = true;
 }
 
+static void take_position(const struct flush *flush, const PGresult *result)
+{
+	if (flush->anywhere)
+		dbha__seen_read(result, flush->position);
+	else
+		flush->position->told = dbha__position_read(result, &flush->position->at);
+}
+
 /* One result of one item. */
 static void take(struct pipeline *p, const struct item *item, PGresult *result)
 {
@@ -244,7 +252,7 @@ static void take(struct pipeline *p, const struct item *item, PGresult *result)
 	if (item->kind == ITEM_REPLAYED)
 		take_replayed(p, item, result);
 	if (item->kind == ITEM_POSITION)
-		dbha__position_read(result, p->flush->position);
+		take_position(p->flush, result);
 	if (item->aside) {
 		PQclear(result);
 		return;
@@ -377,7 +385,7 @@ static void run_once(struct conn *conn, struct flush *flush, int64_t deadline, s
 	flush->unprepared = false;
 	flush->behind = flush->floor != NULL; /* until the standby has said otherwise */
 	if (flush->position)
-		flush->position->timeline = 0;
+		*flush->position = (struct seen_position){.told = false};
 	if (!PQenterPipelineMode(conn->pg)) {
 		dbha__attempt_not_sent(conn, attempt);
 		return;

@@ -1,7 +1,7 @@
 /*
  * flush: a statement together with what belongs to it, sent at once and answered in one round trip: the BEGIN before it, the
  * server's own time limit, and the mark of its transaction behind it (see policy/outcome.h); a question whether the standby has
- * replayed enough before all of it, and one for the primary's position behind it, behind a Sync of its own. libpq's pipeline
+ * replayed enough before all of it, and one for its position behind it, behind a Sync of its own. libpq's pipeline
  * mode.
  */
 #ifndef DBHA_WIRE_FLUSH_H
@@ -14,6 +14,7 @@
 #include "conn.h"
 #include "dbha.h"
 #include "mark.h"
+#include "position.h"
 #include "token.h"
 
 struct flush {
@@ -31,8 +32,9 @@ struct flush {
 	bool floor_apart;  /* it must not share its transaction with anything */
 	int floor_wait_ms; /* how long the server waits for that, if it can; 0: not at all */
 	bool behind;       /* out: it has not, so whatever `attempt` says is of too old a state */
-	struct token *
-	    position; /* filled in with the primary's position behind the statement; else its timeline is 0; NULL: do not ask */
+	struct seen_position
+	    *position;     /* filled in with how far the server had come behind the statement; NULL: do not ask */
+	bool anywhere;     /* of a standby, too; else of the primary only */
 	bool mark_refused; /* out: it was the question for the mark that failed */
 	bool
 	    unprepared; /* out: a prepared statement of ours was no good any more; nothing was executed, and it is prepared anew the next time */

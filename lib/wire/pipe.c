@@ -202,6 +202,7 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void 
 		snprintf(refused->message, sizeof refused->message, "out of memory");
 		return false;
 	}
+	item->question = how & PIPE_QUESTION;
 	cork(p);
 	if (how & PIPE_UNPREPARED || !conn->statements || !conn->direct || rq->flags & DBHA_UNPREPARED) {
 		item->hints = dbha__sessionstate_hints(rq->sql);
@@ -312,6 +313,7 @@ static void hand_out(struct pipe *p, struct pipe_answer *answer)
 	static const dbha_request plain = {.size = sizeof plain};
 	struct pipe_item *item = item_at(p, 0);
 	answer->owner = item->owner;
+	answer->question = item->question;
 	answer->attempt = p->head;
 	answer->mended = p->mended && p->head.end == ATTEMPT_ERROR;
 	answer->aborted = p->aborted && p->head.end == ATTEMPT_NOT_SENT;
@@ -420,7 +422,7 @@ bool dbha__pipe_next(struct pipe *p, struct pipe_answer *answer)
 
 void *dbha__pipe_head(const struct pipe *p)
 {
-	return p->n > 0 ? item_at(p, 0)->owner : NULL;
+	return p->n > 0 && !item_at(p, 0)->question ? item_at(p, 0)->owner : NULL;
 }
 
 void dbha__pipe_disown(struct pipe *p, const void *owner)

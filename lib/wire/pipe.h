@@ -21,6 +21,7 @@ struct pipe_item {
 	void *owner;              /* NULL: one of ours, or of somebody who has given up */
 	unsigned parts;           /* that are still to be answered */
 	unsigned hints;           /* of what it leaves in the session */
+	bool question;            /* one of ours, see PIPE_QUESTION */
 	char name[STMT_NAME_MAX]; /* of the prepared statement that it runs; "": none */
 };
 
@@ -50,6 +51,7 @@ struct pipe_answer {
 	struct attempt attempt;
 	bool mended;       /* a prepared statement of ours was gone: nothing was done, it is to be sent again, unprepared */
 	bool aborted;      /* one that it shares its Sync with had failed before: it was not executed; ATTEMPT_NOT_SENT */
+	bool question;     /* as it was sent: with PIPE_QUESTION */
 	bool unreplicated; /* it was committed, but its wait for a synchronous standby was broken off */
 };
 
@@ -63,6 +65,7 @@ bool dbha__pipe_end(struct pipe *pipe);
 
 enum pipe_how {
 	PIPE_UNPREPARED = 1,
+	PIPE_QUESTION = 4, /* one of ours, whose answer its owner wants beside that of a statement, or for several */
 	PIPE_OPEN =
 	    2, /* without a Sync: it shares that of the next one that has one, which must come before anything is waited for */
 };
@@ -96,7 +99,7 @@ void dbha__pipe_hear(struct pipe *pipe);
 /* The oldest item, if it has been answered, or never will be. */
 bool dbha__pipe_next(struct pipe *pipe, struct pipe_answer *answer);
 
-/* The owner of the oldest item; and an owner that does not want his answer any more. */
+/* The owner of the oldest item, NULL if that is a question; and an owner that does not want his answer any more. */
 void *dbha__pipe_head(const struct pipe *pipe);
 void dbha__pipe_disown(struct pipe *pipe, const void *owner);
 

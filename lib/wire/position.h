@@ -26,4 +26,17 @@ bool dbha__position_read(const PGresult *result, struct token *token);
 const char *dbha__replayed_sql(void);
 uint64_t dbha__replayed_read(const PGresult *result, bool *keeps_snapshot);
 
+/*
+ * The same of whoever is asked, for what was done there before: of a primary its position, of a standby what it has replayed. One question for
+ * both, because a standby may be promoted between a statement and the question behind it.
+ */
+struct seen_position {
+	struct token
+	    at; /* its system identifier stays; timeline 0: there was no answer, or it is of a standby which may not tell */
+	bool replayed; /* it is of a standby */
+	bool told;     /* at.lsn is the answer */
+};
+const char *dbha__seen_sql(void);
+void dbha__seen_read(const PGresult *result, struct seen_position *seen);
+
 #endif
