@@ -111,6 +111,7 @@ void dbha__request_free(struct request *request)
 		PQclear(request->refused->attempt.result);
 	PQclear(request->result);
 	free(request->refused);
+	dbha__verify_free(request);
 	free(request->error);
 	free(request);
 }
