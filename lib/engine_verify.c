@@ -15,9 +15,12 @@
 #include "thread.h"
 #include "verb.h"
 
-/* How long one of them has its turn, while there is nothing to ask, and how long a question may take: stopping waits for both. */
+/*
+ * How long one of them has its turn, while there is nothing to ask, and how long a question may take. Stopping the engine waits for that, and a
+ * turn can have three of them.
+ */
 #define TURN_US ((int64_t)100000)
-#define ASK_US  ((int64_t)2000000)
+#define ASK_US  ((int64_t)1000000)
 
 /* ---- before the commit ----------------------------------------------------------------------------------------- */
 
