@@ -283,6 +283,31 @@ START_TEST(before_its_commit_a_write_is_stopped_and_undone)
 }
 END_TEST
 
+/* They are done a few ms before their deadlines, or behind them, or would be: at each point on the way from the statement to its commit. */
+START_TEST(whenever_its_deadline_comes_what_is_said_is_true)
+{
+	dbha *h = open_all(&c, VERIFY);
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 16});
+	for (int i = 0; i < 320; i++) {
+		char sql[96];
+		int ms = 90 + i % 32;
+		snprintf(sql, sizeof sql, "INSERT INTO rows SELECT %d FROM pg_sleep(0.%03d)", i, ms);
+		submit_sql(e, DBHA_WRITE, 110, sql, (uint64_t)i);
+		book.submitted++;
+		if (i % 8 == 7)
+			complete_all(e);
+	}
+	/* What is under way when its caller is told ends in a moment. */
+	WAIT_FOR(cluster_count(&c, 1, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename = 'app'") ==
+	             0,
+	         PATIENCE_MS);
+	expect_truth(1);
+	ck_assert_int_ge(book_count(&book, 0, 320, DBHA_ERR_TIMEOUT), 20);
+	ck_assert_int_ge(book_count(&book, 0, 320, DBHA_OK), 20);
+	done_and_mended();
+}
+END_TEST
+
 START_TEST(behind_its_commit_nobody_stops_it)
 {
 	dbha *h = open_all(&c, VERIFY);
@@ -584,6 +609,7 @@ int main(void)
 	ADD_TEST(suite, what_is_alone_or_turns_out_to_write_is_verified_too, servers, done, 60);
 	ADD_TEST(suite, a_role_that_may_not_ask_for_marks_writes_all_the_same, servers, done, 60);
 	ADD_TEST(suite, before_its_commit_a_write_is_stopped_and_undone, servers, done, 60);
+	ADD_TEST(suite, whenever_its_deadline_comes_what_is_said_is_true, servers, done, 60);
 	ADD_TEST(suite, behind_its_commit_nobody_stops_it, servers, done, 60);
 	ADD_TEST(suite, resets_in_the_middle_cost_nothing_and_leave_nothing_unknown, servers, done, 60);
 	ADD_TEST(suite, backends_that_are_terminated_cost_nothing, servers, done, 60);
