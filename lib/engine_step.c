@@ -345,7 +345,7 @@ static void roll_back(dbha_engine *e, struct lane *lane, struct request *request
 	leave(e, lane, request);
 	lane->closing = true;
 	dbha__attempt_begin(&attempt);
-	if (request->late) {
+	if (!request->canceled) {
 		dbha__attempt_timed_out(&attempt);
 	} else {
 		attempt.end = ATTEMPT_ERROR;
@@ -361,7 +361,9 @@ static void end_transaction(dbha_engine *e, struct lane *lane)
 	struct request *request = dbha__pipe_head(&lane->pipe);
 	if (!request || !dbha__pipe_awaits(&lane->pipe))
 		return;
-	if ((request->late || request->canceled) && lane->pipe.head.end == ATTEMPT_OK)
+	/* One whose time is over would be of unknown outcome in a moment. */
+	bool unwanted = request->canceled || request->late || e->now >= request->call.deadline;
+	if (unwanted && lane->pipe.head.end == ATTEMPT_OK)
 		roll_back(e, lane, request);
 	else
 		dbha__verify_commit(request, &lane->pipe);
@@ -428,12 +430,12 @@ static void out_of_time_sent(dbha_engine *e, struct request *request)
 {
 	struct lane *lane = request->lane;
 	bool head = dbha__pipe_head(&lane->pipe) == request;
-	if (!head || request->late || dbha__verify_is_committing(request)) {
+	if (!head || request->late) {
 		give_up(e, request);
 		return;
 	}
 	request->late = true;
-	if (!request->cancel_sent)
+	if (!request->cancel_sent && !dbha__verify_is_committing(request))
 		dbha__lane_cancel(lane);
 	dbha__alarm_set(e, request, request->call.deadline + CONN_DRAIN_US);
 }
