@@ -75,7 +75,7 @@ static bool open_descriptors(dbha_engine *e)
 static bool init_locks(dbha_engine *e)
 {
 	return dbha__mutex_init(&e->stepping, RANK_ENGINE) == 0 && dbha__mutex_init(&e->lock, RANK_QUEUE) == 0 &&
-	       dbha__cond_init(&e->news) == 0;
+	       dbha__cond_init(&e->news) == 0 && dbha__verifier_init(&e->verifier);
 }
 
 static void free_engine(dbha_engine *e)
@@ -120,15 +120,12 @@ dbha_engine *dbha_engine_open(dbha *h, const dbha_engine_options *options, dbha_
 	int code = e ? DBHA_OK : dbha__no_memory(err);
 	if (e) {
 		e->h = h;
+		e->verifies = h->config.options.verify_commit;
 		e->fork_generation = dbha__fork_generation();
 		e->epoll_fd = e->timer_fd = -1;
 		e->wake.read_fd = e->wake.write_fd = e->told.read_fd = e->told.write_fd = -1;
 		code = take_options(e, options, err);
 	}
-	if (code == DBHA_OK && h->config.options.verify_commit)
-		code = dbha__fail(err, DBHA_ERR_CONFIG,
-		                  "dbha_engine_open: an engine does not ask what became of a lost COMMIT: open its handle "
-		                  "without verify_commit");
 	if (code == DBHA_OK)
 		code = set_up(e, err);
 	if (code != DBHA_OK) {
@@ -481,6 +478,7 @@ void dbha_engine_stop(dbha_engine *e, int drain_ms)
 	dbha__mutex_unlock(&e->lock);
 	dbha__wake_signal(&e->wake);
 	drain(e, dbha__clock_now() + STOP_US);
+	dbha__verifier_stop(e);
 	stop_thread(e);
 	let_go(e);
 	e->stopped = true;
@@ -508,6 +506,7 @@ void dbha_engine_close(dbha_engine *e)
 	atomic_fetch_sub(&e->h->piped_most, e->h->n_places * e->connections * e->depth);
 	atomic_fetch_sub(&e->h->kept, 1);
 	dbha__life_leave(e->h);
+	dbha__verifier_fini(&e->verifier);
 	dbha__cond_fini(&e->news);
 	dbha__mutex_fini(&e->lock);
 	dbha__mutex_fini(&e->stepping);

@@ -6,9 +6,11 @@
  *   engine_request.c  a request: its copy, the queues it stands in, its alarm
  *   engine_lane.c     a connection of the engine: out of a pool, through its pipe, and back
  *   engine_step.c     the step: what has come, what is due, what can be sent
+ *   engine_verify.c   verify_commit: a write whose commit is held back until it could be asked for, and what became of those that were lost
  *
  * A request is in one place at a time: handed over and not looked at yet; ready, to be sent as soon as there is room; parked, until a
- * moment or until the view changes; on its way in a lane; done, and waiting for its token; completed. Only the step moves it, and it holds `stepping`.
+ * moment or until the view changes; on its way in a lane; with the one who asks what became of its COMMIT; done, and waiting for its token;
+ * completed. Only the step moves it, and it holds `stepping`.
  */
 #ifndef DBHA_ENGINE_H
 #define DBHA_ENGINE_H
@@ -22,7 +24,9 @@
 #include "classify.h"
 #include "dbha.h"
 #include "judgement.h"
+#include "outcome_table.h"
 #include "pipe.h"
+#include "resolve.h"
 #include "sync.h"
 #include "view.h"
 #include "wake.h"
@@ -36,6 +40,7 @@ enum request_state {
 	REQUEST_PARKED,
 	REQUEST_SENT,
 	REQUEST_PLACING, /* done; how far its server has come is being asked, for its token */
+	REQUEST_RESOLVING,
 	REQUEST_OVER,
 };
 
@@ -61,6 +66,17 @@ struct fetch {
 	int64_t began_us;
 };
 
+/* A write with verify_commit. */
+struct verify {
+	struct pipe_hold hold;
+	char token[OUTCOME_TOKEN_MAX]; /* of its row in outcome_table; "": it has none */
+	/* Its COMMIT was lost. With REQUEST_RESOLVING this is the verifier's, else the step's. */
+	struct resolve what;
+	enum outcome outcome;
+	char why[DBHA_WHY_MAX + 128];
+	char node[DBHA_NODE_NAME_MAX]; /* that has answered */
+};
+
 struct request {
 	struct request *next, *prev; /* of the list it is in */
 	struct call call;
@@ -75,6 +91,7 @@ struct request {
 	struct lane *lane;                  /* with REQUEST_SENT, REQUEST_PLACING */
 	struct refused *refused;            /* parked because of that; else NULL */
 	struct fetch *fetch;                /* NULL: it is of the application */
+	struct verify *verify;              /* of the last attempt; NULL: it was not verified */
 	const char *no_token;               /* DBHA_TOKEN: why `causal` does not have what was seen; NULL: it has */
 	struct classify_verdict classified; /* what its text was taken for, where that was looked at */
 	enum guard guard;                   /* as it was sent last */
@@ -84,9 +101,10 @@ struct request {
 	unsigned char group;                /* of its submitter, see struct ready */
 	bool soils;                         /* it may leave something behind on its connection, which is reset */
 	bool alone;                         /* it gets a connection to itself: because of that, or because it takes long */
-	bool unprepared;                    /* what was prepared for it was gone */
-	bool late;                          /* its deadline has passed, and the server was asked to stop it */
-	bool canceled;                      /* by dbha_submit_cancel */
+	bool verified;   /* it gets one to itself until it is committed, and its COMMIT is asked for where it is lost */
+	bool unprepared; /* what was prepared for it was gone */
+	bool late;       /* its deadline has passed, and the server was asked to stop it */
+	bool canceled;   /* by dbha_submit_cancel */
 	bool cancel_sent;
 	/* With REQUEST_OVER. */
 	int code;
@@ -135,6 +153,7 @@ struct lane {
 	int writes;                  /* on their way here, that are not reads */
 	bool held;                   /* nothing more is sent, so that one that is to be alone gets its turn */
 	bool alone;                  /* what is on its way here is alone */
+	bool verifying;              /* because it is verified, and not because it takes long */
 	bool closing;                /* nothing more is sent; when it is empty it goes back */
 	bool canceled;               /* the server was asked to stop something here: it may have stopped something else */
 	bool heard;                  /* there is something to read */
@@ -163,10 +182,21 @@ struct memo {
 	bool slow;
 };
 
+/* Asks what became of lost COMMITs, one after the other, on a thread of its own: it waits for the next primary. */
+struct verifier {
+	struct request_list lost, found; /* under the engine's lock */
+	struct cond wanted;              /* there is a lost one, or the end */
+	struct cancel cancel;            /* cuts it short */
+	bool stop;                       /* under the engine's lock */
+	bool running;                    /* from the first lost one on */
+	pthread_t thread;
+};
+
 struct dbha_engine {
 	dbha *h;
 	int connections, depth, queue;
 	bool threaded;
+	bool verifies; /* verify_commit */
 	unsigned fork_generation;
 	struct wake wake; /* something was submitted, the view has changed, a pool has answered */
 	struct wake told; /* threaded: there are completions */
@@ -196,6 +226,8 @@ struct dbha_engine {
 	int live;    /* submitted and not completed */
 	bool closed; /* nothing more is taken */
 	bool abort;  /* what is live is to end now */
+
+	struct verifier verifier;
 
 	_Atomic int waiting; /* not sent, or not fetched */
 	_Atomic bool stop;   /* the thread */
@@ -262,8 +294,14 @@ void dbha__fresh_fetch_end(dbha *h, struct request *request);
 
 /* ---- engine_lane.c ---- */
 
+enum lane_use {
+	LANE_SHARED,
+	LANE_VERIFYING, /* alone, and not for long */
+	LANE_ALONE,
+};
+
 /* One to send on, asking for more connections where that makes sense; NULL: there is no room now. */
-struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, bool alone);
+struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, enum lane_use use);
 
 /* Takes what has come for it. What it has to say is in its pipe. */
 void dbha__lane_hear(dbha_engine *e, struct lane *lane);
@@ -282,6 +320,42 @@ bool dbha__lane_is_slow(const dbha_engine *e, const struct lane *lane);
 
 /* Asks the server to stop what it does there. */
 void dbha__lane_cancel(struct lane *lane);
+
+/* ---- engine_verify.c ---- */
+
+/* Before an attempt of a request that is to be verified; how: gets what the pipe has to be told. False: out of memory. */
+bool dbha__verify_begin(struct request *request, unsigned *how);
+void dbha__verify_free(struct request *request);
+
+/* It has been executed: its commit is sent, with its row for outcome_table. */
+void dbha__verify_commit(struct request *request, struct pipe *pipe);
+
+/* Whether that was: what becomes of it is up to its server from then on, and nobody stops it. */
+bool dbha__verify_is_committing(const struct request *request);
+
+/* Whether it failed because the role may not ask for its mark: from now on nobody does. */
+bool dbha__verify_is_unmarked(const struct request *request);
+
+/*
+ * The answer to its commit was lost. True: what became of it is known, as far as it ever will be. False: somebody is asking, and the engine is
+ * woken when it is in dbha__verify_found.
+ */
+bool dbha__verify_lost(dbha_engine *e, struct request *request);
+
+/* The list of those of which it is known now; NULL: there are none. */
+struct request *dbha__verify_found(dbha_engine *e);
+
+/* What became of it. DBHA_OK, with its result; or the code of the error reported; with DBHA_ERR_LOST it can go again. */
+int dbha__verify_report(struct request *request, dbha_error *err);
+
+bool dbha__verifier_init(struct verifier *verifier);
+void dbha__verifier_fini(struct verifier *verifier);
+
+/* Nothing is waited for any more: what is not known now is unknown. */
+void dbha__verifier_cut(struct verifier *verifier);
+
+/* Ends its thread, behind that. */
+void dbha__verifier_stop(dbha_engine *e);
 
 /* ---- engine_step.c ---- */
 

@@ -130,7 +130,8 @@ bool dbha__fresh_is_void(const struct request *request, const struct pipe_answer
 
 void dbha__fresh_ask(struct lane *lane)
 {
-	if (lane->state != LANE_OPEN || !lane->unplaced)
+	/* Behind the commit, where that is held back. */
+	if (lane->state != LANE_OPEN || !lane->unplaced || dbha__pipe_holds(&lane->pipe))
 		return;
 	lane->unplaced = 0;
 	if (lane->pipe.broken || lane->pipe.dead)

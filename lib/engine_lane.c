@@ -167,7 +167,7 @@ static void look_at(dbha_engine *e, struct lane *lane, const struct decision *de
 		return;
 	}
 	offer->held = offer->held || lane->held;
-	offer->alone += lane->alone;
+	offer->alone += lane->alone && !lane->verifying;
 	bool room = !lane->closing && !lane->alone && !dbha__lane_is_slow(e, lane) && lane->pipe.n < e->depth &&
 	            (!lane->held || lane->pipe.n == 0) && !dbha__pipe_has_news(&lane->pipe);
 	if (!room || lane->slot->generation != decision->generation || !is_alive(e, lane))
@@ -184,18 +184,19 @@ static bool wants_more(const dbha_engine *e, const struct offer *offer)
 {
 	if (!offer->spare || (offer->best && offer->best->pipe.n == 0))
 		return false;
-	return offer->pending == 0 || e->ready[0].n + e->ready[1].n > offer->pending * e->depth ||
-	       e->ready[2].n > offer->pending;
+	int n_alone = e->verifies ? e->ready[1].n + e->ready[2].n : e->ready[2].n;
+	return offer->pending == 0 || e->ready[0].n + e->ready[1].n > offer->pending * e->depth || n_alone > offer->pending;
 }
 
-struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, bool alone)
+struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, enum lane_use use)
 {
+	bool alone = use != LANE_SHARED;
 	struct node_lanes *node = &e->nodes[decision->route.node];
 	struct offer offer = {0};
 	for (int i = 0; i < e->connections; i++)
 		look_at(e, &node->lanes[i], decision, &offer);
 	/* One is left for those that are quick. */
-	if (alone && e->connections > 1 && offer.alone >= e->connections - 1)
+	if (use == LANE_ALONE && e->connections > 1 && offer.alone >= e->connections - 1)
 		return NULL;
 	if (e->now >= node->not_before_us && wants_more(e, &offer)) {
 		ask(e, offer.spare, decision->generation);

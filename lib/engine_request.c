@@ -127,6 +127,7 @@ void dbha__request_free(struct request *request)
 	PQclear(request->result);
 	free(request->refused);
 	free(request->fetch);
+	dbha__verify_free(request);
 	free(request->error);
 	free(request);
 }

@@ -4,6 +4,7 @@
  * What an answer means is decided where dbha_exec decides it (judgement, call); here is only what takes the place of its waiting: a pause is
  * a moment in a heap, a wait for the view a place among the parked, a wait for a connection a place among the ready.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -41,6 +42,8 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	const struct memo *memo = dbha__memo_of(e, request->rq.sql);
 	request->soils = memo->soils;
 	request->alone = memo->soils || memo->slow;
+	/* What commits on the way, or must not be in a transaction, cannot be verified; see dbha__verified_wanted. */
+	request->verified = e->verifies && call->intent != DBHA_READ && dbha__retry_atomic(request->rq.sql);
 	request->state = REQUEST_READY;
 	dbha__ready_add(ready_of(e, request), request, first);
 	dbha__alarm_set(e, request, request->pool_deadline);
@@ -70,7 +73,7 @@ static void complete(dbha_engine *e, struct request *request, int code, const db
 {
 	dbha__alarm_remove(e, request);
 	/* It counts again, as one that nobody has fetched; what was not sent does so still. */
-	if (request->state == REQUEST_SENT || request->state == REQUEST_PLACING)
+	if (request->state == REQUEST_SENT || request->state == REQUEST_PLACING || request->state == REQUEST_RESOLVING)
 		atomic_fetch_add(&e->waiting, 1);
 	request->state = REQUEST_OVER;
 	request->code = code;
@@ -161,14 +164,45 @@ static void judge(struct request *request, const struct attempt *attempt, struct
 	struct call *call = &request->call;
 	const char *sql = request->rq.sql;
 	bool reads = call->intent == DBHA_READ;
+	bool committing = dbha__verify_is_committing(request);
 	struct statement_facts facts = {
 	    .reads = reads,
-	    .repeatable = request->rq.flags & DBHA_IDEMPOTENT,
+	    .repeatable = request->rq.flags & DBHA_IDEMPOTENT && !committing,
+	    .uncommitted = request->verify && !committing,
 	    .atomic = reads || dbha__retry_atomic(sql),
 	    .runs_code = dbha__retry_runs_code(sql),
 	};
 	*judged = (struct judgement){.continued = false};
 	dbha__judge(call, &facts, attempt, judged);
+}
+
+/* What became of a COMMIT that was lost is known, or never will be. */
+static void follow_outcome(dbha_engine *e, struct request *request)
+{
+	struct call *call = &request->call;
+	dbha_error err;
+	int code = dbha__verify_report(request, &err);
+	bool ends = e->aborting || request->canceled || e->now >= call->deadline;
+	if (code == DBHA_ERR_LOST && !ends && dbha__judge_spend_retry(e->h)) {
+		STATS_ADD(&e->h->handle_stats, retries, 1);
+		snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->last_name, request->verify->why);
+		park(e, request, e->now + dbha__call_backoff_us(call));
+		return;
+	}
+	complete(e, request, code, &err);
+}
+
+static void lose_commit(dbha_engine *e, struct request *request, struct attempt *attempt)
+{
+	PQclear(attempt->result);
+	if (request->rq.flags & DBHA_TOKEN)
+		dbha__fresh_give_up(request);
+	if (dbha__verify_lost(e, request)) {
+		follow_outcome(e, request);
+		return;
+	}
+	request->state = REQUEST_RESOLVING;
+	dbha__alarm_set(e, request, CLOCK_NEVER);
 }
 
 /* The end of an attempt, which has failed. */
@@ -177,6 +211,10 @@ static void follow_failure(dbha_engine *e, struct request *request, struct attem
 	struct call *call = &request->call;
 	struct judgement judged;
 	judge(request, attempt, &judged);
+	if (dbha__verify_is_committing(request) && judged.retry.outcome_unknown) {
+		lose_commit(e, request, attempt);
+		return;
+	}
 	if (dbha__judge_standby_says_no(call, attempt) && !e->aborting && !request->canceled) {
 		go_again(e, request, attempt, &judged);
 		return;
@@ -224,11 +262,29 @@ static void follow(dbha_engine *e, struct lane *lane, struct request *request, s
 		STATS_ADD(&e->h->stats[call->last_node], not_reads, 1);
 		dbha__routing_remember_write(e->h, request->rq.sql);
 	}
+	STATS_ADD(&e->h->handle_stats, transactions, request->verify != NULL);
 	request->result = attempt->result;
 	if (lane && request->rq.flags & DBHA_TOKEN)
 		await_token(e, lane, request);
 	else
 		complete(e, request, DBHA_OK, NULL);
+}
+
+/* One that was sent and is in a queue again counts. */
+static void recount(dbha_engine *e, const struct request *request)
+{
+	if (request->state == REQUEST_READY || request->state == REQUEST_PARKED)
+		atomic_fetch_add(&e->waiting, 1);
+}
+
+static void take_found(dbha_engine *e)
+{
+	struct request *request = e->verifies ? dbha__verify_found(e) : NULL;
+	for (struct request *next; request; request = next) {
+		next = request->next;
+		follow_outcome(e, request);
+		recount(e, request);
+	}
 }
 
 /* ---- answers ---------------------------------------------------------------------------------------------------- */
@@ -237,7 +293,7 @@ static void leave(dbha_engine *e, struct lane *lane, struct request *request)
 {
 	lane->writes -= request->call.intent != DBHA_READ;
 	lane->closing = lane->closing || request->soils;
-	lane->alone = false;
+	lane->alone = lane->verifying = false;
 	if (lane->pipe.n == 0)
 		lane->idle_us = e->now;
 	request->lane = NULL;
@@ -256,7 +312,8 @@ static bool is_victim(const struct lane *lane, const struct request *request, co
 /* The same in the wait for a synchronous standby: it was done, and is less safe than it should be. */
 static bool is_weakened(const struct request *request, const struct pipe_answer *answer)
 {
-	return answer->unreplicated && !request->late && answer->attempt.end == ATTEMPT_OK;
+	/* Nobody of us has stopped a commit that is verified. */
+	return answer->unreplicated && !request->late && !request->verify && answer->attempt.end == ATTEMPT_OK;
 }
 
 /* What was said behind the deadline is believed, but see dbha__attempt_judge_late. */
@@ -376,8 +433,9 @@ static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *a
 	dbha__fresh_fetched(request, lane);
 	request->call.sent -= attempt->end == ATTEMPT_NOT_SENT;
 	bool again = !e->aborting && !request->canceled && e->now < request->call.deadline;
-	if (again && answer->mended && !request->unprepared) {
-		request->unprepared = true;
+	bool unmarked = dbha__verify_is_unmarked(request) && attempt->end == ATTEMPT_ERROR;
+	if (again && (unmarked || (answer->mended && !request->unprepared))) {
+		request->unprepared = request->unprepared || answer->mended;
 		again_at_once(e, request, attempt->result);
 		return;
 	}
@@ -388,9 +446,39 @@ static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *a
 	if (request->late || is_weakened(request, answer))
 		judge_late(lane, answer);
 	follow(e, lane, request, attempt);
-	/* It is in a queue again, and counts. */
-	if (request->state == REQUEST_READY || request->state == REQUEST_PARKED)
-		atomic_fetch_add(&e->waiting, 1);
+	recount(e, request);
+}
+
+/* It has been executed, and is not to be committed any more. */
+static void roll_back(dbha_engine *e, struct lane *lane, struct request *request)
+{
+	struct attempt attempt;
+	dbha__pipe_disown(&lane->pipe, request);
+	leave(e, lane, request);
+	lane->closing = true;
+	dbha__attempt_begin(&attempt);
+	if (!request->canceled) {
+		dbha__attempt_timed_out(&attempt);
+	} else {
+		attempt.end = ATTEMPT_ERROR;
+		snprintf(attempt.sqlstate, sizeof attempt.sqlstate, "57014");
+		snprintf(attempt.message, sizeof attempt.message, "canceled before it was committed");
+	}
+	follow(e, NULL, request, &attempt);
+}
+
+/* The oldest one waits for its commit. */
+static void end_transaction(dbha_engine *e, struct lane *lane)
+{
+	struct request *request = dbha__pipe_head(&lane->pipe);
+	if (!request || !dbha__pipe_awaits(&lane->pipe))
+		return;
+	/* One whose time is over would be of unknown outcome in a moment. */
+	bool unwanted = request->canceled || request->late || e->now >= request->call.deadline;
+	if (unwanted && lane->pipe.head.end == ATTEMPT_OK)
+		roll_back(e, lane, request);
+	else
+		dbha__verify_commit(request, &lane->pipe);
 }
 
 static void take_answers(dbha_engine *e, struct lane *lane)
@@ -401,6 +489,7 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 	struct conn *conn = lane->slot->conn;
 	while (dbha__pipe_next(&lane->pipe, &answer))
 		take_answer(e, lane, &answer);
+	end_transaction(e, lane);
 	/* The sooner all are looked at, the better: see statement.c. */
 	if (dbha__conn_was_promoted(conn))
 		dbha__monitor_alarm(&e->h->monitor);
@@ -410,7 +499,7 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 static void stop_canceled(struct lane *lane)
 {
 	struct request *head = lane->state == LANE_OPEN ? dbha__pipe_head(&lane->pipe) : NULL;
-	if (!head || !head->canceled || head->cancel_sent)
+	if (!head || !head->canceled || head->cancel_sent || dbha__verify_is_committing(head))
 		return;
 	head->cancel_sent = true;
 	dbha__lane_cancel(lane);
@@ -437,6 +526,8 @@ static void give_up(dbha_engine *e, struct request *request)
 	struct lane *lane = request->lane;
 	dbha__pipe_disown(&lane->pipe, request);
 	leave(e, lane, request);
+	/* What is not committed there must not be by what is sent next; what is being committed would be met by it. */
+	lane->closing = lane->closing || request->verify;
 	dbha__attempt_begin(&attempt);
 	dbha__attempt_timed_out(&attempt);
 	attempt.prepared_only = request->asks_first;
@@ -445,7 +536,8 @@ static void give_up(dbha_engine *e, struct request *request)
 
 /*
  * The server is asked to stop what it is doing now, and has a moment to say what has become of it. One that is not its turn yet cannot be
- * stopped: it is executed, or not, and its caller does not wait for that.
+ * stopped: it is executed, or not, and its caller does not wait for that. Nor can a commit: that would end the wait for a synchronous
+ * standby, and nothing else.
  */
 static void out_of_time_sent(dbha_engine *e, struct request *request)
 {
@@ -456,7 +548,7 @@ static void out_of_time_sent(dbha_engine *e, struct request *request)
 		return;
 	}
 	request->late = true;
-	if (!request->cancel_sent)
+	if (!request->cancel_sent && !dbha__verify_is_committing(request))
 		dbha__lane_cancel(lane);
 	dbha__alarm_set(e, request, request->call.deadline + CONN_DRAIN_US);
 }
@@ -578,6 +670,33 @@ static void fit(struct lane *lane, bool writes)
 	conn->read_only_set = !writes;
 }
 
+/* A verified one without its commit. */
+/* With verify_commit: without its commit, which follows when its mark is here. */
+static bool send_verified(struct lane *lane, struct request *request, unsigned how, struct attempt *refused)
+{
+	if (!dbha__verify_begin(request, &how)) {
+		dbha__attempt_begin(refused);
+		refused->end = ATTEMPT_NOT_SENT;
+		snprintf(refused->message, sizeof refused->message, "out of memory");
+		return false;
+	}
+	if (!dbha__pipe_send(&lane->pipe, &request->rq, how, request, refused))
+		return false;
+	dbha__pipe_hold(&lane->pipe, &request->verify->hold, how);
+	lane->unplaced += (request->rq.flags & DBHA_TOKEN) != 0;
+	return true;
+}
+
+static bool send_statement(struct lane *lane, struct request *request, struct attempt *refused)
+{
+	unsigned how = request->unprepared || request->soils ? PIPE_UNPREPARED : 0;
+	if (request->verified)
+		return send_verified(lane, request, how, refused);
+	if (dbha__fresh_concerns(request))
+		return dbha__fresh_send(lane, request, how, refused);
+	return dbha__pipe_send(&lane->pipe, &request->rq, how, request, refused);
+}
+
 static void send_on(dbha_engine *e, struct lane *lane, struct request *request, const struct decision *decision)
 {
 	struct call *call = &request->call;
@@ -585,10 +704,7 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	note_node(e, call, lane->slot);
 	call->rounds++;
 	fit(lane, decision->route.writes);
-	unsigned how = request->unprepared || request->soils ? PIPE_UNPREPARED : 0;
-	bool sent = dbha__fresh_concerns(request) ? dbha__fresh_send(lane, request, how, &refused)
-	                                          : dbha__pipe_send(&lane->pipe, &request->rq, how, request, &refused);
-	if (!sent) {
+	if (!send_statement(lane, request, &refused)) {
 		follow(e, NULL, request, &refused);
 		return;
 	}
@@ -598,7 +714,8 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	request->state = REQUEST_SENT;
 	request->lane = lane;
 	lane->writes += call->intent != DBHA_READ;
-	lane->alone = request->alone;
+	lane->alone = request->alone || request->verified;
+	lane->verifying = request->verified && !request->alone;
 	if (lane->pipe.n == 1)
 		lane->head_us = e->now;
 	dbha__alarm_set(e, request, call->deadline);
@@ -627,7 +744,8 @@ static bool dispatch(dbha_engine *e, struct request *request)
 		return true;
 	}
 	struct node_lanes *node = &e->nodes[decision.route.node];
-	struct lane *lane = dbha__lane_choose(e, &decision, request->alone);
+	enum lane_use use = request->alone ? LANE_ALONE : request->verified ? LANE_VERIFYING : LANE_SHARED;
+	struct lane *lane = dbha__lane_choose(e, &decision, use);
 	if (lane) {
 		dbha__call_note_route(&request->call, &decision.route);
 		dbha__fresh_meet(lane, request);
@@ -669,7 +787,8 @@ static void fail_all_unsent(dbha_engine *e)
 {
 	for (int i = e->heap_n - 1; i >= 0; i--) {
 		struct request *request = i < e->heap_n ? e->heap[i] : NULL;
-		if (request && request->state < REQUEST_SENT && !request->refused)
+		bool unsent = request && (request->state == REQUEST_READY || request->state == REQUEST_PARKED);
+		if (unsent && !request->refused)
 			fail_closed(e, request);
 	}
 }
@@ -684,7 +803,10 @@ static void abort_all(dbha_engine *e)
 		dbha__conn_cut(lane->slot->conn);
 		take_answers(e, lane);
 	}
-	while (e->heap_n > 0) {
+	if (e->verifies)
+		dbha__verifier_cut(&e->verifier);
+	/* Those whose COMMIT is asked for are the last of the heap. */
+	while (e->heap_n > 0 && e->heap[0]->state != REQUEST_RESOLVING) {
 		struct request *request = e->heap[0];
 		if (!request->refused) {
 			fail_closed(e, request);
@@ -785,6 +907,7 @@ int64_t dbha__engine_step(dbha_engine *e)
 	e->now = dbha__clock_now();
 	take_submitted(e);
 	hear_lanes(e);
+	take_found(e);
 	follow_view(e);
 	ring_alarms(e);
 	if (e->aborting)
@@ -806,7 +929,7 @@ int64_t dbha__engine_step(dbha_engine *e)
 static bool cancel(dbha_engine *e, struct request *request)
 {
 	request->canceled = true;
-	if (request->state == REQUEST_SENT)
+	if (request->state == REQUEST_SENT || request->state == REQUEST_RESOLVING)
 		return true;
 	if (request->state == REQUEST_PLACING) {
 		complete_placed(e, request);

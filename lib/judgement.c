@@ -171,7 +171,8 @@ void dbha__judge_again(struct call *call, const struct attempt *attempt, const s
 	} else if (judged->retry.action == RETRY_ELSEWHERE || conflict)
 		call->avoid |= 1u << node;
 	snprintf(call->trouble, sizeof call->trouble, "%.80s: %.160s", call->last_name, attempt->message);
-	if (judged->verdict.effect == EFFECT_UNKNOWN && call->intent != DBHA_READ)
+	/* One that was not committed yet is rolled back, whatever became of its connection. */
+	if (judged->retry.outcome_unknown && call->intent != DBHA_READ)
 		call->maybe_done = true;
 	STATS_ADD(&call->h->stats[node], retries, 1);
 }

@@ -6,6 +6,7 @@
 
 #include "call.h"
 #include "clock.h"
+#include "error.h"
 #include "outcome_table.h"
 #include "xactstatus.h"
 
@@ -17,11 +18,9 @@
 
 struct resolving {
 	dbha *h;
-	const struct resolve *what;
-	struct call call;
-	int64_t terminate_us; /* when to end a backend that still runs it; INT64_MAX: never, or not again */
-	int64_t view_us;      /* until when the view is waited for; 0: it was not necessary yet */
-	int64_t pause_us;
+	struct resolve *what;
+	struct call call; /* its deadline is how long anything is waited for now */
+	bool over;        /* there is no other answer to wait for */
 	char *why;
 	size_t why_size;
 	char *node;
@@ -44,6 +43,14 @@ static void say(struct resolving *r, const char *text)
 	snprintf(r->why, r->why_size, "%s", text);
 }
 
+/* Until when a question may take. */
+static int64_t patience(const struct resolving *r)
+{
+	const struct resolve *what = r->what;
+	int64_t until = what->ask_us ? dbha__clock_now() + what->ask_us : what->deadline;
+	return until < what->deadline ? until : what->deadline;
+}
+
 /* The row that the transaction wrote itself. over: it is certain that it does not run any more. */
 static enum outcome ask_table(struct resolving *r, struct dbha_conn *slot, bool over, struct attempt *attempt)
 {
@@ -52,7 +59,7 @@ static enum outcome ask_table(struct resolving *r, struct dbha_conn *slot, bool 
 	if (!name || !r->what->token)
 		return OUTCOME_UNKNOWN;
 	dbha__outcome_table_look_up(name, sql);
-	bool found = dbha__xact_look_up(slot->conn, sql, r->what->token, r->what->deadline, attempt);
+	bool found = dbha__xact_look_up(slot->conn, sql, r->what->token, patience(r), attempt);
 	if (attempt->end != ATTEMPT_OK) {
 		snprintf(r->why, r->why_size, "outcome_table could not be read: %s", attempt->message);
 		return OUTCOME_UNKNOWN;
@@ -81,9 +88,9 @@ static enum outcome_rule judge(struct resolving *r, const struct incarnation *as
 static bool awaits_view(struct resolving *r)
 {
 	int64_t now = dbha__clock_now();
-	if (!r->view_us)
-		r->view_us = now + VIEW_WAIT_US;
-	return now < r->view_us && now < r->what->deadline;
+	if (!r->what->view_us)
+		r->what->view_us = now + VIEW_WAIT_US;
+	return now < r->what->view_us && now < r->what->deadline;
 }
 
 static bool is_own_life(const struct resolving *r, const struct incarnation *asked)
@@ -94,10 +101,10 @@ static bool is_own_life(const struct resolving *r, const struct incarnation *ask
 
 static void terminate_if_due(struct resolving *r, struct dbha_conn *slot, const struct incarnation *asked)
 {
-	if (dbha__clock_now() < r->terminate_us || !is_own_life(r, asked))
+	if (dbha__clock_now() < r->what->terminate_us || !is_own_life(r, asked))
 		return;
-	r->terminate_us = INT64_MAX;
-	if (dbha__xact_terminate(slot->conn, r->what->mark, r->what->deadline))
+	r->what->terminate_us = INT64_MAX;
+	if (dbha__xact_terminate(slot->conn, r->what->mark, patience(r)))
 		dbha__trace(&r->h->trace, TRACE_WARNING, "commit_terminate: ended backend %d, which still ran transaction %llu",
 		            (int)r->what->mark->pid, (unsigned long long)r->what->mark->xid);
 }
@@ -183,7 +190,7 @@ static enum look ask(struct resolving *r, struct dbha_conn *slot, enum outcome *
 	struct xact_answer answer = {.status = XACT_FAILED};
 	enum look look = LOOK_DONE;
 	if (has_written(r)) {
-		dbha__xact_ask(slot->conn, r->what->mark->xid, r->what->deadline, &answer);
+		dbha__xact_ask(slot->conn, r->what->mark->xid, patience(r), &answer);
 		look = weigh(r, slot, &answer, outcome);
 	} else {
 		say(r, "its number is not known");
@@ -195,24 +202,24 @@ static enum look ask(struct resolving *r, struct dbha_conn *slot, enum outcome *
 	return look;
 }
 
-/* Sleeps until the next look; a change of the cluster ends it. False: the deadline has passed. */
+/* Sleeps until the next look; a change of the cluster ends it. False: it is time to go. */
 static bool pause_for(struct resolving *r, enum look look)
 {
 	if (look == LOOK_LATER) {
 		dbha__monitor_alarm(&r->h->monitor);
 		return dbha__call_pause(&r->call);
 	}
-	int64_t until = dbha__clock_now() + r->pause_us;
-	if (until > r->terminate_us)
-		until = r->terminate_us;
-	if (until > r->what->deadline)
-		until = r->what->deadline;
-	r->pause_us = 2 * r->pause_us < LAST_PAUSE_US ? 2 * r->pause_us : LAST_PAUSE_US;
+	int64_t until = dbha__clock_now() + r->what->pause_us;
+	if (until > r->what->terminate_us)
+		until = r->what->terminate_us;
+	if (until > r->call.deadline)
+		until = r->call.deadline;
+	r->what->pause_us = 2 * r->what->pause_us < LAST_PAUSE_US ? 2 * r->what->pause_us : LAST_PAUSE_US;
 	struct shared_view *shared = dbha__view_take(&r->h->view);
 	uint64_t version = shared->view.version;
 	dbha__view_drop(shared);
 	dbha__life_wait_view(r->h, version, until);
-	return dbha__clock_now() < r->what->deadline;
+	return dbha__clock_now() < r->call.deadline;
 }
 
 /* One round: a connection to the primary, and a look. True: it is over. */
@@ -221,16 +228,28 @@ static bool look_once(struct resolving *r, enum outcome *outcome)
 	dbha_error err;
 	if (dbha__clock_now() >= r->what->deadline) {
 		say(r, "there was no time left to ask");
+		r->over = true;
 		return true;
 	}
 	r->call.avoid = 0;
 	struct dbha_conn *slot = dbha__call_connection(&r->call, &err);
 	if (!slot) {
 		say(r, err.message);
+		/* Refused, and not waited for in vain. */
+		r->over = dbha__clock_now() < r->call.deadline;
 		return true;
 	}
 	enum look look = ask(r, slot, outcome);
-	return look == LOOK_DONE || !pause_for(r, look);
+	r->over = look == LOOK_DONE;
+	return r->over || !pause_for(r, look);
+}
+
+/* There is time left, and nobody has ended the waiting. */
+static bool comes_again(const struct resolving *r)
+{
+	const struct cancel *cancel = r->what->cancel;
+	bool ended = atomic_load(&r->h->closed) || (cancel && atomic_load(&cancel->asked));
+	return r->what->until && !r->over && !ended && dbha__clock_now() < r->what->deadline;
 }
 
 /* Whoever looks for it later needs its number and its position. */
@@ -244,27 +263,45 @@ static void add_mark(struct resolving *r)
 		         (unsigned)mark->timeline);
 }
 
-enum outcome dbha__resolve(dbha *h, const struct resolve *what, char *why, size_t why_size,
-                           char node[DBHA_NODE_NAME_MAX])
+static void begin(struct resolving *r, dbha *h, struct resolve *what)
+{
+	int64_t now = dbha__clock_now();
+	bool first = what->pause_us == 0;
+	r->h = h;
+	r->what = what;
+	r->why[0] = r->node[0] = '\0';
+	if (first) {
+		what->terminate_us = h->config.options.commit_terminate ? now + (what->deadline - now) / 2 : INT64_MAX;
+		what->pause_us = FIRST_PAUSE_US;
+	}
+	dbha__call_begin(&r->call, h, DBHA_WRITE, 0);
+	r->call.began_us = now;
+	r->call.ticket = what->ticket;
+	r->call.cancel = what->cancel;
+	r->call.deadline = what->until && what->until < what->deadline ? what->until : what->deadline;
+}
+
+enum outcome dbha__resolve(dbha *h, struct resolve *what, char *why, size_t why_size, char node[DBHA_NODE_NAME_MAX])
 {
 	enum outcome outcome = OUTCOME_UNKNOWN;
-	int64_t now = dbha__clock_now();
-	struct resolving r = {
-	    .h = h,
-	    .what = what,
-	    .terminate_us = h->config.options.commit_terminate ? now + (what->deadline - now) / 2 : INT64_MAX,
-	    .pause_us = FIRST_PAUSE_US,
-	    .why = why,
-	    .why_size = why_size,
-	    .node = node,
-	};
-	why[0] = node[0] = '\0';
-	dbha__call_begin(&r.call, h, DBHA_WRITE, 0);
-	r.call.began_us = now;
-	r.call.deadline = what->deadline;
+	struct resolving r = {.why = why, .why_size = why_size, .node = node};
+	begin(&r, h, what);
 	while (!look_once(&r, &outcome))
 		;
+	what->ticket = r.call.ticket;
+	if (outcome == OUTCOME_UNKNOWN && comes_again(&r))
+		return OUTCOME_LATER;
 	if (outcome == OUTCOME_UNKNOWN)
 		add_mark(&r);
 	return outcome;
+}
+
+int dbha__resolve_fail(dbha *h, const char *why, const char *node, dbha_error *err)
+{
+	STATS_ADD(&h->handle_stats, unknown_outcomes, 1);
+	dbha__fail(err, DBHA_ERR_UNKNOWN,
+	           "the connection was lost during COMMIT, and whether it is committed is unknown: %s", why);
+	snprintf(err->node, sizeof err->node, "%s", node);
+	err->outcome_unknown = true;
+	return err->code;
 }

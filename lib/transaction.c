@@ -149,12 +149,7 @@ static int resolve(dbha_session *s, const struct statement *st, const struct row
 		make_result(result);
 		return DBHA_OK;
 	}
-	STATS_ADD(&s->h->handle_stats, unknown_outcomes, 1);
-	dbha__fail(err, DBHA_ERR_UNKNOWN,
-	           "the connection was lost during COMMIT, and whether it is committed is unknown: %s", why);
-	snprintf(err->node, sizeof err->node, "%s", s->node);
-	err->outcome_unknown = true;
-	return err->code;
+	return dbha__resolve_fail(s->h, why, s->node, err);
 }
 
 /* The server has answered; a failed transaction answers COMMIT with ROLLBACK, which is no error to the server. */

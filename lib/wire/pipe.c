@@ -14,10 +14,16 @@
 enum part {
 	PART_PREPARE = 1,
 	PART_MAIN = 2,
-	PART_OWN = 4,   /* a command of ours: only its failure matters */
-	PART_EVICT = 8, /* of a statement that the cache has let go: not even that */
-	PART_SYNC = 16,
+	PART_MARK_PREPARE = 4, /* of the question for the mark */
+	PART_MARK = 8,
+	PART_ROW = 16,   /* what its commit brings along: only its failure matters */
+	PART_OWN = 32,   /* a command of ours: likewise */
+	PART_EVICT = 64, /* of a statement that the cache has let go: not even that */
+	PART_SYNC = 128,
 };
+
+/* From the parts of a statement to those of the question behind it. */
+#define MARK_SHIFT 2
 
 #define SIZE_FIRST 16
 /* A Sync follows the last NULL directly; more of them means that we have lost our place. */
@@ -134,27 +140,40 @@ static void evict_later(struct pipe *p, const char *name)
  * By way of the cache, which is told at once that the statement is prepared: the next with its text is sent before the answer is here.
  * Where the server refuses the preparation, those behind find the name gone, and are mended.
  */
-static void send_cached(struct pipe *p, struct pipe_item *item, const dbha_request *rq)
+static unsigned send_cached(struct pipe *p, const dbha_request *rq, char name[STMT_NAME_MAX], unsigned *hints)
 {
 	PGconn *pg = p->conn->pg;
 	struct stmt stmt;
+	unsigned parts = 0;
 	dbha__stmtcache_use(p->conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
-	item->hints = stmt.hints;
+	*hints = stmt.hints;
 	if (stmt.advice == STMT_ONCE) {
-		item->parts |= send_unnamed(p, rq) ? PART_MAIN : 0;
+		parts = send_unnamed(p, rq) ? PART_MAIN : 0;
 	} else {
-		dbha__conn_first_line(item->name, sizeof item->name, stmt.name);
+		dbha__conn_first_line(name, STMT_NAME_MAX, stmt.name);
 		if (stmt.advice == STMT_PREPARE && PQsendPrepare(pg, stmt.name, rq->sql, rq->n_params, rq->types)) {
-			item->parts |= PART_PREPARE;
-			dbha__stmtcache_prepared(p->conn->statements, item->name);
+			parts |= PART_PREPARE;
+			dbha__stmtcache_prepared(p->conn->statements, name);
 		}
-		bool named = stmt.advice == STMT_PREPARED || item->parts & PART_PREPARE;
+		bool named = stmt.advice == STMT_PREPARED || parts & PART_PREPARE;
 		if (named &&
-		    PQsendQueryPrepared(pg, item->name, rq->n_params, rq->values, rq->lengths, rq->formats, rq->result_format))
-			item->parts |= PART_MAIN;
+		    PQsendQueryPrepared(pg, name, rq->n_params, rq->values, rq->lengths, rq->formats, rq->result_format))
+			parts |= PART_MAIN;
 	}
 	if (stmt.evicted[0])
 		evict_later(p, stmt.evicted);
+	return parts;
+}
+
+/* What of a statement was sent. how: as for dbha__pipe_send. */
+static unsigned send_statement(struct pipe *p, const dbha_request *rq, unsigned how, char name[STMT_NAME_MAX],
+                               unsigned *hints)
+{
+	const struct conn *conn = p->conn;
+	if (!(how & PIPE_UNPREPARED) && conn->statements && conn->direct && !(rq->flags & DBHA_UNPREPARED))
+		return send_cached(p, rq, name, hints);
+	*hints = dbha__sessionstate_hints(rq->sql);
+	return send_unnamed(p, rq) ? PART_MAIN : 0;
 }
 
 /* Whatever of an item was sent is closed by its Sync. Without one the pipe has no way on. */
@@ -204,27 +223,69 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void 
 	}
 	item->question = how & PIPE_QUESTION;
 	cork(p);
-	if (how & PIPE_UNPREPARED || !conn->statements || !conn->direct || rq->flags & DBHA_UNPREPARED) {
-		item->hints = dbha__sessionstate_hints(rq->sql);
-		item->parts = send_unnamed(p, rq) ? PART_MAIN : 0;
-	} else {
-		send_cached(p, item, rq);
-	}
+	item->parts = send_statement(p, rq, how, item->name, &item->hints);
 	bool sent = item->parts & PART_MAIN;
 	if (!sent) {
 		dbha__attempt_not_sent(conn, refused);
 		item->owner = NULL;
 		p->dead = p->dead || refused->end == ATTEMPT_NOT_SENT;
 	}
-	if (sent && how & PIPE_OPEN)
+	item->held = sent && how & PIPE_HELD;
+	if (item->held)
+		item->parts |= PART_SYNC;
+	else if (sent && how & PIPE_OPEN)
 		p->open++;
 	else if (item->parts)
 		close_item(p, item);
 	else
 		p->n--;
-	if (p->n_evicted && p->open == 0)
+	if (p->n_evicted && p->open == 0 && !item->held)
 		send_evictions(p);
 	return sent;
+}
+
+void dbha__pipe_hold(struct pipe *p, struct pipe_hold *hold, unsigned how)
+{
+	const dbha_request question = {.size = sizeof question, .sql = dbha__mark_sql()};
+	struct pipe_item *item = item_at(p, p->n - 1);
+	unsigned hints, parts = how & PIPE_ASK ? send_statement(p, &question, how, hold->name, &hints) : 0;
+	item->hold = hold;
+	item->parts |= parts << MARK_SHIFT;
+	if ((how & PIPE_ASK && !(parts & PART_MAIN)) || !PQsendFlushRequest(p->conn->pg))
+		break_off(p);
+	p->unsent = true;
+	p->burst++;
+}
+
+bool dbha__pipe_holds(const struct pipe *p)
+{
+	return p->n > 0 && item_at(p, p->n - 1)->held;
+}
+
+bool dbha__pipe_awaits(const struct pipe *p)
+{
+	return p->n > 0 && item_at(p, 0)->held && item_at(p, 0)->parts == PART_SYNC;
+}
+
+void dbha__pipe_commit(struct pipe *p, const dbha_request *row)
+{
+	struct pipe_item *item = item_at(p, 0);
+	struct pipe_hold *hold = item->hold;
+	bool done = p->head.end == ATTEMPT_OK;
+	if (done && row && !send_unnamed(p, row)) {
+		break_off(p);
+		return;
+	}
+	item->held = false;
+	if (done) {
+		item->parts |= row ? PART_ROW : 0;
+		/* An answer that is lost takes what the head has with it. */
+		hold->result = p->head.result;
+		p->head.result = NULL;
+		hold->committing = true;
+	}
+	close_item(p, item);
+	send_evictions(p);
 }
 
 void dbha__pipe_sync(struct pipe *p)
@@ -283,6 +344,32 @@ static void take_prepared(struct pipe *p, const struct pipe_item *item, PGresult
 		PQclear(result);
 }
 
+/* Whether it was the server who will not answer this question, see flush. */
+static bool refuses(const PGresult *result)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	return sqlstate && strncmp(sqlstate, "42", 2) == 0;
+}
+
+/* The first error is the one that counts: the question is passed over behind one of the statement. */
+static void take_mark(struct pipe *p, struct pipe_hold *hold, unsigned part, PGresult *result, bool failed)
+{
+	ExecStatusType status = PQresultStatus(result);
+	bool ours = failed && p->head.end == ATTEMPT_OK;
+	bool mended = ours && part == PART_MARK && hold->name[0] && dbha__attempt_mend_cache(p->conn, result, hold->name);
+	p->mended = p->mended || mended;
+	if (part == PART_MARK_PREPARE && (failed || status == PGRES_PIPELINE_ABORTED))
+		dbha__stmtcache_refused(p->conn->statements, hold->name);
+	if (part == PART_MARK && status == PGRES_TUPLES_OK)
+		hold->mark_refused = !dbha__mark_read(result, &hold->mark) && dbha__mark_is_there(result);
+	else if (ours && !mended && refuses(result))
+		hold->mark_refused = true;
+	if (ours)
+		dbha__attempt_take(&p->head, result);
+	else
+		PQclear(result);
+}
+
 /* One result of the oldest item. An error that comes for its Sync is of its commit, or the last word of the connection. */
 static void take(struct pipe *p, const struct pipe_item *item, unsigned part, PGresult *result)
 {
@@ -290,6 +377,10 @@ static void take(struct pipe *p, const struct pipe_item *item, unsigned part, PG
 	bool failed = status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
 	bool mended = part == PART_MAIN && failed && item->name[0] && dbha__attempt_mend_cache(p->conn, result, item->name);
 	p->mended = p->mended || mended;
+	if (part & (PART_MARK_PREPARE | PART_MARK) && item->hold) {
+		take_mark(p, item->hold, part, result, failed);
+		return;
+	}
 	/* The session is not as it should be. */
 	if (part == PART_OWN && failed)
 		p->conn->doubtful = true;
@@ -332,6 +423,10 @@ static void hand_out(struct pipe *p, struct pipe_answer *answer)
 static void finish(struct pipe *p, struct pipe_answer *answer)
 {
 	const struct pipe_item *item = item_at(p, 0);
+	if (item->hold && p->head.end == ATTEMPT_OK) {
+		p->head.result = item->hold->result;
+		item->hold->result = NULL;
+	}
 	bool empty = !p->head.result && p->head.end == ATTEMPT_OK;
 	if (empty && p->aborted) {
 		p->head.end = ATTEMPT_NOT_SENT;
@@ -405,6 +500,11 @@ static bool follow(struct pipe *p)
 bool dbha__pipe_next(struct pipe *p, struct pipe_answer *answer)
 {
 	while (p->n > 0 && !p->broken) {
+		if (dbha__pipe_awaits(p)) {
+			if (PQstatus(p->conn->pg) == CONNECTION_OK)
+				return false;
+			break;
+		}
 		if (PQisBusy(p->conn->pg))
 			return false;
 		if (follow(p)) {
@@ -427,9 +527,15 @@ void *dbha__pipe_head(const struct pipe *p)
 
 void dbha__pipe_disown(struct pipe *p, const void *owner)
 {
-	for (int i = 0; i < p->n; i++)
-		if (item_at(p, i)->owner == owner)
-			item_at(p, i)->owner = NULL;
+	for (int i = 0; i < p->n; i++) {
+		struct pipe_item *item = item_at(p, i);
+		if (item->owner != owner)
+			continue;
+		item->owner = NULL;
+		item->hold = NULL;
+		if (item->held)
+			break_off(p);
+	}
 }
 
 bool dbha__pipe_has_owner(const struct pipe *p)

@@ -1,7 +1,8 @@
 /*
  * pipe: the statements of many requests on one connection, without waiting for one answer before the next is sent: libpq's pipeline
  * mode. A statement has a Sync of its own, so that it is a transaction of its own and its error is its own; or, where its sender has asked
- * for that, it shares the next one's, and those up to there are one transaction: its error is theirs.
+ * for that, it shares the next one's, and those up to there are one transaction: its error is theirs. Or its Sync, which is its commit, is held
+ * back until its sender knows by what mark the transaction can be found again.
  *
  * Nothing here waits, and nothing here knows a deadline. What was sent is answered in that order; each answer comes out as a struct
  * attempt, as from exec, together with whatever its owner gave with it.
@@ -14,7 +15,18 @@
 #include "attempt.h"
 #include "conn.h"
 #include "dbha.h"
+#include "mark.h"
 #include "stmtcache.h"
+
+/* A statement whose commit is held back. Its sender's, and there for as long as the statement is on its way. */
+struct pipe_hold {
+	struct xact_mark
+	    mark; /* of its transaction, when it waits for its commit; xid 0: it has written nothing, or was not asked */
+	bool mark_refused;        /* it was the question for the mark that failed */
+	bool committing;          /* its Sync was sent: what becomes of it is up to the server from then on */
+	PGresult *result;         /* what the statement has said, while the answer to its commit is awaited */
+	char name[STMT_NAME_MAX]; /* of the question, where that is prepared; "": it is not */
+};
 
 /* What was sent for one owner. */
 struct pipe_item {
@@ -22,6 +34,8 @@ struct pipe_item {
 	unsigned parts;           /* that are still to be answered */
 	unsigned hints;           /* of what it leaves in the session */
 	bool question;            /* one of ours, see PIPE_QUESTION */
+	struct pipe_hold *hold;   /* NULL: none */
+	bool held;                /* its Sync was not sent yet */
 	char name[STMT_NAME_MAX]; /* of the prepared statement that it runs; "": none */
 };
 
@@ -65,9 +79,12 @@ bool dbha__pipe_end(struct pipe *pipe);
 
 enum pipe_how {
 	PIPE_UNPREPARED = 1,
-	PIPE_QUESTION = 4, /* one of ours, whose answer its owner wants beside that of a statement, or for several */
+	PIPE_QUESTION = 16, /* one of ours, whose answer its owner wants beside that of a statement, or for several */
 	PIPE_OPEN =
 	    2, /* without a Sync: it shares that of the next one that has one, which must come before anything is waited for */
+	PIPE_HELD =
+	    4, /* its Sync is held back; dbha__pipe_hold follows, and nothing else is sent before dbha__pipe_commit */
+	PIPE_ASK = 8, /* dbha__pipe_hold: with the question for the mark of its transaction */
 };
 
 /*
@@ -76,6 +93,24 @@ enum pipe_how {
  */
 bool dbha__pipe_send(struct pipe *pipe, const dbha_request *request, unsigned how, void *owner,
                      struct attempt *refused);
+
+/*
+ * Behind a statement that was sent with PIPE_HELD: has the server answer it. how: bits of the above, as for the statement. A failure breaks the
+ * pipe; then nothing is committed.
+ */
+void dbha__pipe_hold(struct pipe *pipe, struct pipe_hold *hold, unsigned how);
+
+/* Whether a Sync is held back: then nothing else may be sent. */
+bool dbha__pipe_holds(const struct pipe *pipe);
+
+/* Whether the oldest item waits for its commit: all of it has been answered (an error is in head.end), only its Sync was not sent. */
+bool dbha__pipe_awaits(const struct pipe *pipe);
+
+/*
+ * Sends that: behind `row`, a statement of the same transaction; NULL: none. With an error in head.end it ends the transaction all the same,
+ * and only the connection is in order again.
+ */
+void dbha__pipe_commit(struct pipe *pipe, const dbha_request *row);
 
 /* The Sync of those that are open, if the one that was to bring it did not come. A failure breaks the pipe. */
 void dbha__pipe_sync(struct pipe *pipe);
@@ -99,7 +134,10 @@ void dbha__pipe_hear(struct pipe *pipe);
 /* The oldest item, if it has been answered, or never will be. */
 bool dbha__pipe_next(struct pipe *pipe, struct pipe_answer *answer);
 
-/* The owner of the oldest item, NULL if that is a question; and an owner that does not want his answer any more. */
+/*
+ * The owner of the oldest item, NULL if that is a question; and an owner that does not want his answer any more. One whose Sync was held back is rolled
+ * back: nothing can be sent any more, and the connection has to be closed.
+ */
 void *dbha__pipe_head(const struct pipe *pipe);
 void dbha__pipe_disown(struct pipe *pipe, const void *owner);
 

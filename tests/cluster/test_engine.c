@@ -672,9 +672,6 @@ START_TEST(nonsense_is_refused)
 	options = (dbha_engine_options){.size = 1};
 	ck_assert_ptr_null(dbha_engine_open(h, &options, &err));
 	ASSERT_CODE(err.code, USAGE, err);
-	dbha *verified = open_all(&c, "verify_commit=on");
-	ck_assert_ptr_null(dbha_engine_open(verified, NULL, &err));
-	ASSERT_CODE(err.code, CONFIG, err);
 	dbha_engine *e = open_engine(h, (dbha_engine_options){.queue = 1});
 	ASSERT_CODE(dbha_submit(NULL, &rq, 1, &err), USAGE, err);
 	ASSERT_CODE(dbha_submit(e, NULL, 1, &err), USAGE, err);

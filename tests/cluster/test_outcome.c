@@ -102,6 +102,23 @@ static int write_one_row(struct worker *worker, const char *id, int timeout_ms, 
 	return code;
 }
 
+/* The same by way of an engine. */
+static int submit_one_row(struct worker *worker, const char *id, int timeout_ms, dbha_error *err)
+{
+	dbha_engine *e = dbha_engine_open(worker->h, &DBHA_ENGINE_OPTIONS(.connections = 1), err);
+	if (!e)
+		return err->code;
+	dbha_request rq = DBHA_REQUEST(.sql = "INSERT INTO rows (id, step, seen) VALUES ($1, 1, true)",
+	                               .intent = DBHA_WRITE, .n_params = 1, .values = &id, .timeout_ms = timeout_ms);
+	int code = dbha_submit(e, &rq, 1, err);
+	dbha_completion done = {.size = sizeof done, .code = DBHA_ERR_SYSTEM};
+	if (code == DBHA_OK && dbha_next_completion(e, &done, 2 * TIMEOUT_MS, err) == 1)
+		*err = done.error;
+	PQclear(done.result);
+	dbha_engine_close(e);
+	return code == DBHA_OK ? done.code : code;
+}
+
 static bool plainly(PGconn *pg, const char *sql, const char *id)
 {
 	PGresult *result = id ? PQexecParams(pg, sql, 1, NULL, &id, NULL, NULL, 0) : PQexec(pg, sql);
@@ -252,6 +269,11 @@ static const struct flow placed = {
     .name = "dbha_session, a write with its position", .rows = 1, .placed = true, .step = 2, .run = run_placed};
 static const struct flow verified = {
     .name = "dbha_exec, verify_commit=on", .options = "verify_commit=on", .rows = 1, .step = 3, .run = write_one_row};
+static const struct flow piped = {.name = "dbha_submit, verify_commit=on",
+                                  .options = "verify_commit=on",
+                                  .rows = 1,
+                                  .step = 3,
+                                  .run = submit_one_row};
 static const struct flow session = {.name = "dbha_session", .marker = "BEGIN", .rows = 2, .run = run_session};
 static const struct flow reading_first = {.name = "dbha_session, reading first",
                                           .marker = "BEGIN",
@@ -615,6 +637,13 @@ START_TEST(with_verify_commit_what_is_said_of_a_single_write_is_never_unknown)
 }
 END_TEST
 
+START_TEST(with_verify_commit_what_an_engine_says_of_a_write_is_never_unknown)
+{
+	for (int warm = 0; warm < 2; warm++)
+		ck_assert_int_eq(true_everywhere(&piped, warm).unknown, 0);
+}
+END_TEST
+
 /* A COMMIT that is lost is asked for, and this server answers. */
 static void known_everywhere(const struct flow *flow)
 {
@@ -658,6 +687,7 @@ int main(void)
 	ADD(what_is_said_of_a_single_write_is_true_wherever_it_is_cut);
 	ADD(what_is_said_of_a_write_is_not_touched_by_its_position);
 	ADD(with_verify_commit_what_is_said_of_a_single_write_is_never_unknown);
+	ADD(with_verify_commit_what_an_engine_says_of_a_write_is_never_unknown);
 	ADD(what_is_said_of_a_transaction_is_true_and_known_wherever_it_is_cut);
 	ADD(what_is_said_of_a_transaction_that_reads_first_is_true_and_known_wherever_it_is_cut);
 	ADD(what_is_said_of_a_transaction_in_words_is_true_and_known_wherever_it_is_cut);
