@@ -28,6 +28,11 @@
 #define ENGINE_LANES_MAX 32
 /* What takes longer than this is not to be waited for by those behind it. What a busy disk does to a commit now and then is to stay below. */
 #define ENGINE_SLOW_US   ((int64_t)50000)
+/* What has taken no longer than this may share a Sync with others; where together they take longer than that, each goes by itself again. */
+#define ENGINE_QUICK_US  ((int64_t)5000)
+#define ENGINE_GROUP_US  ((int64_t)10000)
+/* So many reads share a Sync, at most. */
+#define ENGINE_GROUP     16
 
 enum request_state {
 	REQUEST_READY,
@@ -60,6 +65,10 @@ struct request {
 	bool soils;              /* it may leave something behind on its connection, which is reset */
 	bool alone;              /* it gets a connection to itself: because of that, or because it takes long */
 	bool unprepared;         /* what was prepared for it was gone */
+	bool quick;              /* its text is known to be, see struct memo */
+	bool shares;             /* with REQUEST_SENT: its Sync, with other reads */
+	bool guarded;            /* the same, in a session that can write: behind a guard */
+	bool apart;              /* another's error was in its way: it shares no more */
 	bool late;               /* its deadline has passed, and the server was asked to stop it */
 	bool canceled;           /* by dbha_submit_cancel */
 	bool cancel_sent;
@@ -100,15 +109,18 @@ struct lane {
 	struct waiter place;
 	struct dbha_conn *slot;
 	struct pipe pipe;
-	int writes;      /* on their way here, that are not reads */
-	bool held;       /* nothing more is sent, so that one that is to be alone gets its turn */
-	bool alone;      /* what is on its way here is alone */
-	bool closing;    /* nothing more is sent; when it is empty it goes back */
-	bool canceled;   /* the server was asked to stop something here: it may have stopped something else */
-	bool heard;      /* there is something to read */
-	bool watched;    /* for becoming writable, too */
-	int64_t head_us; /* since when the server is at the oldest, as far as can be known */
-	int64_t idle_us; /* since when nothing is on its way here */
+	int writes;       /* on their way here, that are not reads */
+	int group;        /* place of the last that was sent, among those that share its Sync */
+	int64_t since_us; /* head_us, before what this step has brought */
+	bool held;        /* nothing more is sent, so that one that is to be alone gets its turn */
+	bool alone;       /* what is on its way here is alone */
+	bool closing;     /* nothing more is sent; when it is empty it goes back */
+	bool stops;       /* something that is on its way here was canceled by its caller */
+	bool canceled;    /* the server was asked to stop something here: it may have stopped something else */
+	bool heard;       /* there is something to read */
+	bool watched;     /* for becoming writable, too */
+	int64_t head_us;  /* since when the server is at the oldest, as far as can be known */
+	int64_t idle_us;  /* since when nothing is on its way here */
 };
 
 struct node_lanes {
@@ -129,6 +141,8 @@ struct memo {
 	char *sql; /* NULL: none */
 	bool soils;
 	bool slow;
+	bool quick;   /* it was answered quickly the last time that it was by itself, and as well in company */
+	bool no_read; /* submitted as a read it was refused as a write */
 };
 
 struct dbha_engine {

@@ -168,8 +168,8 @@ static void look_at(dbha_engine *e, struct lane *lane, const struct decision *de
 	}
 	offer->held = offer->held || lane->held;
 	offer->alone += lane->alone;
-	bool room = !lane->closing && !lane->alone && !dbha__lane_is_slow(e, lane) && lane->pipe.n < e->depth &&
-	            (!lane->held || lane->pipe.n == 0);
+	bool room = !lane->closing && !lane->alone && !dbha__lane_is_slow(e, lane) &&
+	            lane->pipe.n - lane->pipe.ours < e->depth && (!lane->held || lane->pipe.n == 0);
 	if (!room || lane->slot->generation != decision->generation || !is_alive(e, lane))
 		return;
 	int work = work_of(e, lane);
@@ -236,6 +236,8 @@ void dbha__lane_hear(dbha_engine *e, struct lane *lane)
 
 void dbha__lane_push(dbha_engine *e, struct lane *lane)
 {
+	if (lane->state == LANE_OPEN && lane->pipe.open > 0)
+		dbha__pipe_sync(&lane->pipe);
 	if (lane->state != LANE_OPEN || !(lane->pipe.unsent || lane->pipe.corked || lane->watched))
 		return;
 	dbha__pipe_push(&lane->pipe);

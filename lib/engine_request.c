@@ -143,7 +143,7 @@ struct memo *dbha__memo_of(dbha_engine *e, const char *sql)
 	free(memo->sql);
 	memo->sql = strlen(sql) <= MEMO_SQL_MAX ? strdup(sql) : NULL;
 	memo->soils = soils(sql);
-	memo->slow = false;
+	memo->slow = memo->quick = memo->no_read = false;
 	return memo;
 }
 

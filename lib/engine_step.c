@@ -38,6 +38,7 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	const struct memo *memo = dbha__memo_of(e, request->rq.sql);
 	request->soils = memo->soils;
 	request->alone = memo->soils || memo->slow;
+	request->quick = memo->quick && !memo->slow && !memo->no_read;
 	request->state = REQUEST_READY;
 	dbha__ready_add(ready_of(e, request), request, first);
 	dbha__alarm_set(e, request, request->pool_deadline);
@@ -96,7 +97,8 @@ static void report(dbha_engine *e, struct request *request, const struct attempt
 {
 	dbha_error err;
 	int code = dbha__judge_report(&request->call, attempt, judged, &err);
-	if (request->canceled && attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0)
+	bool stopped = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0;
+	if (request->canceled && (stopped || attempt->end == ATTEMPT_NOT_SENT))
 		code = err.code = DBHA_ERR_CANCELED;
 	request->result = attempt->result;
 	complete(e, request, code, &err);
@@ -166,12 +168,26 @@ static void judge(struct request *request, const struct attempt *attempt, struct
 	dbha__judge(call, &facts, attempt, judged);
 }
 
+/*
+ * Behind a guard a session that can write says what a standby says. The text shares no Sync from then on: each time the others would have to
+ * be sent again.
+ */
+static void note_no_read(dbha_engine *e, struct request *request, const struct attempt *attempt)
+{
+	struct call *call = &request->call;
+	bool refused = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "25006") == 0;
+	call->on_standby = call->on_standby || (request->guarded && refused);
+	if (dbha__judge_standby_says_no(call, attempt))
+		dbha__memo_of(e, request->rq.sql)->no_read = true;
+}
+
 /* The end of an attempt, which has failed. */
 static void follow_failure(dbha_engine *e, struct request *request, struct attempt *attempt)
 {
 	struct call *call = &request->call;
 	struct judgement judged;
 	judge(request, attempt, &judged);
+	note_no_read(e, request, attempt);
 	if (dbha__judge_standby_says_no(call, attempt) && !e->aborting && !request->canceled) {
 		go_again(e, request, attempt, &judged);
 		return;
@@ -237,10 +253,19 @@ static void judge_late(struct lane *lane, struct pipe_answer *answer)
 	conn->unreplicated = false;
 }
 
-/* What has taken long is alone the next time; what was quick is not, any more. */
+/*
+ * What has taken long is alone the next time; what was quick is not, any more. The answers of those that share a Sync come together,
+ * and which of them took long nobody knows: if they did, each is by itself the next time.
+ */
 static void note_time(dbha_engine *e, const struct lane *lane, const struct request *request)
 {
-	dbha__memo_of(e, request->rq.sql)->slow = e->now - lane->head_us > ENGINE_SLOW_US;
+	struct memo *memo = dbha__memo_of(e, request->rq.sql);
+	if (request->shares) {
+		memo->quick = memo->quick && e->now - lane->since_us <= ENGINE_GROUP_US;
+		return;
+	}
+	memo->slow = e->now - lane->head_us > ENGINE_SLOW_US;
+	memo->quick = e->now - lane->head_us <= ENGINE_QUICK_US;
 }
 
 static void again_at_once(dbha_engine *e, struct request *request, struct attempt *attempt)
@@ -248,6 +273,31 @@ static void again_at_once(dbha_engine *e, struct request *request, struct attemp
 	PQclear(attempt->result);
 	atomic_fetch_add(&e->waiting, 1);
 	make_ready(e, request, true);
+}
+
+/* One that has failed was in the way of others. It is by itself from now on, and so is its text until it has succeeded. */
+static void leave_group(dbha_engine *e, struct request *request)
+{
+	request->apart = true;
+	dbha__memo_of(e, request->rq.sql)->quick = false;
+}
+
+/*
+ * It was not executed, because of an error of one before it that was none of its business. That is no attempt and costs it nothing; the
+ * second time it has a Sync of its own, so that this cannot happen to it again. False: there is no second time.
+ */
+static bool goes_again_apart(dbha_engine *e, struct request *request, struct attempt *attempt)
+{
+	request->apart = true;
+	request->call.rounds--;
+	e->sent--;
+	if (!e->aborting && !request->canceled && e->now < request->call.deadline) {
+		again_at_once(e, request, attempt);
+		return true;
+	}
+	if (e->now >= request->call.deadline)
+		dbha__attempt_timed_out(attempt);
+	return false;
 }
 
 static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *answer)
@@ -265,6 +315,10 @@ static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *a
 	}
 	leave(e, lane, request);
 	request->call.sent -= attempt->end == ATTEMPT_NOT_SENT;
+	if (answer->aborted && goes_again_apart(e, request, attempt))
+		return;
+	if (request->shares && attempt->end != ATTEMPT_OK)
+		leave_group(e, request);
 	bool again = !e->aborting && !request->canceled && e->now < request->call.deadline;
 	if (again && answer->mended && !request->unprepared) {
 		request->unprepared = true;
@@ -289,6 +343,7 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 	if (lane->state != LANE_OPEN)
 		return;
 	struct conn *conn = lane->slot->conn;
+	lane->since_us = lane->head_us;
 	while (dbha__pipe_next(&lane->pipe, &answer))
 		take_answer(e, lane, &answer);
 	/* The sooner all are looked at, the better: see statement.c. */
@@ -299,11 +354,14 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 /* What was canceled and has come to its turn is stopped now. */
 static void stop_canceled(struct lane *lane)
 {
-	struct request *head = lane->state == LANE_OPEN ? dbha__pipe_head(&lane->pipe) : NULL;
-	if (!head || !head->canceled || head->cancel_sent)
-		return;
-	head->cancel_sent = true;
-	dbha__lane_cancel(lane);
+	int n = lane->state == LANE_OPEN && lane->stops ? dbha__pipe_front(&lane->pipe) : 0;
+	for (int i = 0; i < n; i++) {
+		struct request *request = dbha__pipe_owner(&lane->pipe, i);
+		if (!request || !request->canceled || request->cancel_sent)
+			continue;
+		request->cancel_sent = true;
+		dbha__lane_cancel(lane);
+	}
 }
 
 /* ---- alarms ----------------------------------------------------------------------------------------------------- */
@@ -332,6 +390,15 @@ static void give_up(dbha_engine *e, struct request *request)
 	follow(e, request, &attempt);
 }
 
+/* The server may be at it. */
+static bool is_at_front(const struct lane *lane, const struct request *request)
+{
+	int i = dbha__pipe_front(&lane->pipe);
+	while (i > 0 && dbha__pipe_owner(&lane->pipe, i - 1) != request)
+		i--;
+	return i > 0;
+}
+
 /*
  * The server is asked to stop what it is doing now, and has a moment to say what has become of it. One that is not its turn yet cannot be
  * stopped: it is executed, or not, and its caller does not wait for that.
@@ -339,13 +406,13 @@ static void give_up(dbha_engine *e, struct request *request)
 static void out_of_time_sent(dbha_engine *e, struct request *request)
 {
 	struct lane *lane = request->lane;
-	bool head = dbha__pipe_head(&lane->pipe) == request;
-	if (!head || request->late) {
+	if (!is_at_front(lane, request) || request->late) {
 		give_up(e, request);
 		return;
 	}
 	request->late = true;
-	if (!request->cancel_sent)
+	/* What stops one of those that share a Sync ends them all. */
+	if (!request->cancel_sent && !(request->shares && lane->canceled))
 		dbha__lane_cancel(lane);
 	dbha__alarm_set(e, request, request->call.deadline + CONN_DRAIN_US);
 }
@@ -458,9 +525,49 @@ static void fit(struct lane *lane, bool writes)
 	struct conn *conn = lane->slot->conn;
 	if (conn->read_only_set != writes || !conn->direct)
 		return;
+	if (lane->pipe.open > 0)
+		dbha__pipe_sync(&lane->pipe);
 	dbha__pipe_say(&lane->pipe,
 	               writes ? "RESET default_transaction_read_only" : "SET default_transaction_read_only = on");
 	conn->read_only_set = !writes;
+}
+
+/*
+ * Whether it may share its Sync. Its answer comes when all of them are done, and the error of one is in the way of those behind it: so they are
+ * reads, each known to be quick. That it is a read is its caller's word, which is not enough where others depend on it; see begin_group.
+ */
+static bool may_share(const struct lane *lane, const struct request *request)
+{
+	const struct conn *conn = lane->slot->conn;
+	return request->call.intent == DBHA_READ && request->quick && !request->alone && !request->apart &&
+	       !request->unprepared && !request->call.guard && !(request->rq.flags & ~DBHA_IDEMPOTENT) && conn->direct;
+}
+
+/*
+ * In a session that can write, a read that is none might be done and then undone by the error of one behind it, after its caller was told: there the
+ * transaction is made read-only. Elsewhere it is. False: not on this connection, or not yet, since its server is only being asked.
+ */
+static bool begin_group(struct lane *lane)
+{
+	const struct conn *conn = lane->slot->conn;
+	if (conn->sharing == SHARING_UNKNOWN)
+		dbha__pipe_guard(&lane->pipe, 0);
+	if (conn->sharing != SHARING_YES)
+		return false;
+	return conn->read_only_set || dbha__pipe_guard(&lane->pipe, PIPE_OPEN);
+}
+
+/* Who is the last of his group brings the Sync. Returns how to send it. */
+static unsigned join_group(const dbha_engine *e, struct lane *lane, struct request *request)
+{
+	bool last = e->ready[0].n == 0;
+	bool begun = lane->pipe.open > 0;
+	lane->group = begun ? lane->group + 1 : 1;
+	request->shares = may_share(lane, request) && (begun || (!last && begin_group(lane)));
+	request->guarded = request->shares && !lane->slot->conn->read_only_set;
+	if (!request->shares && begun)
+		dbha__pipe_sync(&lane->pipe);
+	return request->shares && !last && lane->group < ENGINE_GROUP ? PIPE_OPEN : 0;
 }
 
 static void send_on(dbha_engine *e, struct lane *lane, struct request *request, const struct decision *decision)
@@ -470,8 +577,11 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	dbha__call_note_route(call, &decision->route);
 	note_node(e, call, lane->slot);
 	call->rounds++;
+	if (lane->pipe.n == 0)
+		lane->head_us = e->now;
 	fit(lane, decision->route.writes);
 	unsigned how = request->unprepared || request->soils ? PIPE_UNPREPARED : 0;
+	how |= join_group(e, lane, request);
 	if (!dbha__pipe_send(&lane->pipe, &request->rq, how, request, &refused)) {
 		follow(e, request, &refused);
 		return;
@@ -483,8 +593,6 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	request->lane = lane;
 	lane->writes += call->intent != DBHA_READ;
 	lane->alone = request->alone;
-	if (lane->pipe.n == 1)
-		lane->head_us = e->now;
 	dbha__alarm_set(e, request, call->deadline);
 }
 
@@ -701,8 +809,10 @@ bool dbha__engine_cancel(dbha_engine *e, uint64_t tag)
 			continue;
 		struct lane *lane = request->lane;
 		cancel(e, request);
-		if (lane)
+		if (lane) {
+			lane->stops = true;
 			stop_canceled(lane);
+		}
 		publish(e);
 		return true;
 	}

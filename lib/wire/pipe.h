@@ -20,6 +20,8 @@
 struct pipe_item {
 	void *owner;              /* NULL: one of ours, or of somebody who has given up */
 	unsigned parts;           /* that are still to be answered */
+	bool ours;                /* nobody's from the beginning */
+	bool guard;               /* see dbha__pipe_guard */
 	unsigned hints;           /* of what it leaves in the session */
 	char name[STMT_NAME_MAX]; /* of the prepared statement that it runs; "": none */
 };
@@ -31,7 +33,9 @@ struct pipe {
 	struct attempt head; /* of the oldest item, as far as it has come */
 	bool mended, aborted;
 	int empty; /* in a row: NULLs where a Sync was expected */
+	int ours;  /* of the items: those that are nobody's */
 	int burst; /* sent since the last push */
+	int syncs; /* of those: Syncs */
 	int open;  /* sent since the last Sync */
 	char (
 	    *evicted)[STMT_NAME_MAX]; /* to be deallocated behind the next Sync, n_evicted of them, room for evicted_size */
@@ -65,6 +69,7 @@ enum pipe_how {
 	PIPE_UNPREPARED = 1,
 	PIPE_OPEN =
 	    2, /* without a Sync: it shares that of the next one that has one, which must come before anything is waited for */
+	PIPE_GUARD = 4, /* it is that of dbha__pipe_guard */
 };
 
 /*
@@ -73,6 +78,13 @@ enum pipe_how {
  */
 bool dbha__pipe_send(struct pipe *pipe, const dbha_request *request, unsigned how, void *owner,
                      struct attempt *refused);
+
+/*
+ * Opens a transaction of reads: what writes in it is refused with 25006, as on a standby, and does not depend on what comes behind it.
+ * Its answer says whether reads may share a transaction on this connection at all (conn->sharing): where transactions are
+ * serializable, what was read is not certain before the commit. how: PIPE_OPEN, or 0, which only asks. False: it could not be sent.
+ */
+bool dbha__pipe_guard(struct pipe *pipe, unsigned how);
 
 /* The Sync of those that are open, if the one that was to bring it did not come. A failure breaks the pipe. */
 void dbha__pipe_sync(struct pipe *pipe);
@@ -89,8 +101,11 @@ void dbha__pipe_hear(struct pipe *pipe);
 /* The oldest item, if it has been answered, or never will be. */
 bool dbha__pipe_next(struct pipe *pipe, struct pipe_answer *answer);
 
-/* The owner of the oldest item; and an owner that does not want his answer any more. */
-void *dbha__pipe_head(const struct pipe *pipe);
+/* How many the server may be at: the oldest item, and those that share its Sync; and the owner of the i-th item, NULL: nobody. */
+int dbha__pipe_front(const struct pipe *pipe);
+void *dbha__pipe_owner(const struct pipe *pipe, int i);
+
+/* An owner that does not want his answer any more. */
 void dbha__pipe_disown(struct pipe *pipe, const void *owner);
 
 /* Whether anybody waits for something. */
