@@ -355,6 +355,19 @@ static void hand_out(struct pipe *p, struct pipe_answer *answer)
 	dbha__attempt_begin(&p->head);
 }
 
+/*
+ * What ends the connection ends an item with a Sync there, where the end of the connection shows. One that shares the Sync of others has
+ * only the word for it.
+ */
+static void take_last_word(struct pipe *p, const struct pipe_item *item)
+{
+	const char *severity = PQresultErrorField(p->head.result, PG_DIAG_SEVERITY_NONLOCALIZED);
+	if (p->head.end != ATTEMPT_ERROR || item->parts & PART_SYNC || !severity || strcmp(severity, "ERROR") == 0)
+		return;
+	p->head.end = ATTEMPT_FATAL;
+	p->broken = p->last_word = true;
+}
+
 /* The oldest item has come to its end. */
 static void finish(struct pipe *p, struct pipe_answer *answer)
 {
@@ -365,6 +378,7 @@ static void finish(struct pipe *p, struct pipe_answer *answer)
 		snprintf(p->head.message, sizeof p->head.message, "another of its transaction had failed before it");
 	} else if (!empty || item->owner) {
 		dbha__attempt_judge(p->conn, &p->head);
+		take_last_word(p, item);
 	}
 	hand_out(p, answer);
 }
