@@ -28,11 +28,12 @@
 #define ENGINE_LANES_MAX 32
 /* What takes longer than this is not to be waited for by those behind it. What a busy disk does to a commit now and then is to stay below. */
 #define ENGINE_SLOW_US   ((int64_t)50000)
-/* What has taken no longer than this may share a Sync with others; where together they take longer than that, each goes by itself again. */
+/* What has taken no longer than this by itself may share a Sync with others, until together they take longer than the above. */
 #define ENGINE_QUICK_US  ((int64_t)5000)
-#define ENGINE_GROUP_US  ((int64_t)10000)
 /* So many reads share a Sync, at most. */
 #define ENGINE_GROUP     16
+/* And so many at least, or it is not worth it, unless they are not there after all. While there are idle connections they are no more. */
+#define ENGINE_GROUP_MIN 4
 
 enum request_state {
 	REQUEST_READY,
@@ -69,6 +70,7 @@ struct request {
 	bool shares;             /* with REQUEST_SENT: its Sync, with other reads */
 	bool guarded;            /* the same, in a session that can write: behind a guard */
 	bool apart;              /* another's error was in its way: it shares no more */
+	bool spare;              /* its memory is a block that the engine keeps */
 	bool late;               /* its deadline has passed, and the server was asked to stop it */
 	bool canceled;           /* by dbha_submit_cancel */
 	bool cancel_sent;
@@ -82,6 +84,13 @@ struct request {
 struct request_list {
 	struct request *first, *last;
 };
+
+/*
+ * Requests come and go by the hundred thousand a second, each freed long after it was made: malloc is at its slowest there. Blocks of
+ * one size are kept, so many at most; what needs more is not.
+ */
+#define REQUEST_BLOCK  1016
+#define REQUEST_SPARES 1024
 
 /*
  * Those that are ready. Fair: each thread that submits is in one of the groups, and the groups take turns, so that who submits a
@@ -167,14 +176,19 @@ struct dbha_engine {
 	int heap_n, heap_size;
 	struct request_list over; /* of this step */
 	int64_t sent;             /* in this step */
+	int taken;                /* answers, in this step */
+	int first_heard;          /* the lane that is heard first in the next step */
 	bool aborting;            /* nothing goes again */
 	struct memo memo[MEMO_SIZE];
-	bool wake_heard; /* somebody has signalled */
+	struct memo *last_memo; /* NULL: none was asked for */
+	bool wake_heard;        /* somebody has signalled */
 	unsigned turn;
 
 	struct mutex lock;
 	struct cond news; /* there are completions, or nothing is left */
 	struct request_list submitted, completed;
+	struct request *spares; /* memory of requests that are over, REQUEST_BLOCK each */
+	int n_spares;
 	int live;    /* submitted and not completed */
 	bool closed; /* nothing more is taken */
 	bool abort;  /* what is live is to end now */
@@ -187,12 +201,13 @@ struct dbha_engine {
 
 /* ---- engine_request.c ---- */
 
-/* A copy. NULL with `err` filled. */
-struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag, dbha_error *err);
-void dbha__request_free(struct request *request);
+/* A copy. NULL with `err` filled. `lock` is not held. */
+struct request *dbha__request_new(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error *err);
+void dbha__request_free(dbha_engine *e, struct request *request);
+void dbha__request_free_spares(dbha_engine *e);
 
-/* What is known of a text. */
-struct memo *dbha__memo_of(dbha_engine *e, const char *sql);
+/* What is known of the text of a request. */
+struct memo *dbha__memo_of(dbha_engine *e, const struct request *request);
 
 void dbha__request_append(struct request_list *list, struct request *request);
 void dbha__request_remove(struct request_list *list, struct request *request);
@@ -209,7 +224,7 @@ void dbha__alarm_remove(dbha_engine *e, struct request *request);
 /* ---- engine_lane.c ---- */
 
 /* One to send on, asking for more connections where that makes sense; NULL: there is no room now. */
-struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, bool alone);
+struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, const struct request *request);
 
 /* Takes what has come for it. What it has to say is in its pipe. */
 void dbha__lane_hear(dbha_engine *e, struct lane *lane);

@@ -20,6 +20,11 @@
 #define EVENTS   64
 /* How soon those who are ready look again, where there is nothing to wait for. */
 #define READY_US ((int64_t)500)
+/*
+ * So many answers are taken in one step, or a few more: then what takes their place is sent, while the servers are at the rest. All at once
+ * would have the servers wait for the client and the client for the servers, in turns.
+ */
+#define ANSWERS  64
 /* At least so long between two looks at a node that has refused a write: the backoff may be none. */
 #define LOOK_US  ((int64_t)1000)
 
@@ -35,7 +40,7 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	struct call *call = &request->call;
 	int64_t limit = ms_to_us(e->h->config.options.pool_timeout_ms);
 	request->pool_deadline = limit && e->now + limit < call->deadline ? e->now + limit : call->deadline;
-	const struct memo *memo = dbha__memo_of(e, request->rq.sql);
+	const struct memo *memo = dbha__memo_of(e, request);
 	request->soils = memo->soils;
 	request->alone = memo->soils || memo->slow;
 	request->quick = memo->quick && !memo->slow && !memo->no_read;
@@ -178,7 +183,7 @@ static void note_no_read(dbha_engine *e, struct request *request, const struct a
 	bool refused = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "25006") == 0;
 	call->on_standby = call->on_standby || (request->guarded && refused);
 	if (dbha__judge_standby_says_no(call, attempt))
-		dbha__memo_of(e, request->rq.sql)->no_read = true;
+		dbha__memo_of(e, request)->no_read = true;
 }
 
 /* The end of an attempt, which has failed. */
@@ -259,9 +264,9 @@ static void judge_late(struct lane *lane, struct pipe_answer *answer)
  */
 static void note_time(dbha_engine *e, const struct lane *lane, const struct request *request)
 {
-	struct memo *memo = dbha__memo_of(e, request->rq.sql);
+	struct memo *memo = dbha__memo_of(e, request);
 	if (request->shares) {
-		memo->quick = memo->quick && e->now - lane->since_us <= ENGINE_GROUP_US;
+		memo->quick = memo->quick && e->now - lane->since_us <= ENGINE_SLOW_US;
 		return;
 	}
 	memo->slow = e->now - lane->head_us > ENGINE_SLOW_US;
@@ -279,7 +284,7 @@ static void again_at_once(dbha_engine *e, struct request *request, struct attemp
 static void leave_group(dbha_engine *e, struct request *request)
 {
 	request->apart = true;
-	dbha__memo_of(e, request->rq.sql)->quick = false;
+	dbha__memo_of(e, request)->quick = false;
 }
 
 /*
@@ -344,8 +349,10 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 		return;
 	struct conn *conn = lane->slot->conn;
 	lane->since_us = lane->head_us;
-	while (dbha__pipe_next(&lane->pipe, &answer))
+	while ((e->taken < ANSWERS || e->aborting) && dbha__pipe_next(&lane->pipe, &answer)) {
+		e->taken++;
 		take_answer(e, lane, &answer);
+	}
 	/* The sooner all are looked at, the better: see statement.c. */
 	if (dbha__conn_was_promoted(conn))
 		dbha__monitor_alarm(&e->h->monitor);
@@ -562,8 +569,9 @@ static unsigned join_group(const dbha_engine *e, struct lane *lane, struct reque
 {
 	bool last = e->ready[0].n == 0;
 	bool begun = lane->pipe.open > 0;
+	bool worth_it = e->ready[0].n + 1 >= ENGINE_GROUP_MIN;
 	lane->group = begun ? lane->group + 1 : 1;
-	request->shares = may_share(lane, request) && (begun || (!last && begin_group(lane)));
+	request->shares = may_share(lane, request) && (begun || (worth_it && begin_group(lane)));
 	request->guarded = request->shares && !lane->slot->conn->read_only_set;
 	if (!request->shares && begun)
 		dbha__pipe_sync(&lane->pipe);
@@ -619,7 +627,7 @@ static bool dispatch(dbha_engine *e, struct request *request)
 		return true;
 	}
 	struct node_lanes *node = &e->nodes[decision.route.node];
-	struct lane *lane = dbha__lane_choose(e, &decision, request->alone);
+	struct lane *lane = dbha__lane_choose(e, &decision, request);
 	if (lane) {
 		take_out(e, request);
 		send_on(e, lane, request, &decision);
@@ -744,15 +752,19 @@ static int64_t tend_lanes(dbha_engine *e)
 
 static void hear_lanes(dbha_engine *e)
 {
-	for (int i = 0; i < e->h->n_places; i++)
-		for (int k = 0; k < e->connections; k++) {
-			struct lane *lane = &e->nodes[i].lanes[k];
-			if (lane->state == LANE_NONE)
-				continue;
+	int n = e->h->n_places * e->connections;
+	/* What is left for the next step comes first there. */
+	for (int i = 0; i < n && e->taken < ANSWERS; i++) {
+		int at = e->first_heard;
+		struct lane *lane = &e->nodes[at / e->connections].lanes[at % e->connections];
+		if (lane->state != LANE_NONE) {
 			dbha__lane_hear(e, lane);
 			take_answers(e, lane);
 			stop_canceled(lane);
 		}
+		if (e->taken < ANSWERS)
+			e->first_heard = (at + 1) % n;
+	}
 }
 
 int64_t dbha__engine_step(dbha_engine *e)
@@ -761,6 +773,7 @@ int64_t dbha__engine_step(dbha_engine *e)
 	if (turns)
 		dbha__life_turn(e->h, 0);
 	e->wake_heard = false;
+	e->taken = 0;
 	poll_sockets(e);
 	e->now = dbha__clock_now();
 	take_submitted(e);
@@ -774,6 +787,8 @@ int64_t dbha__engine_step(dbha_engine *e)
 	dispatch_all(e);
 	int64_t wake = tend_lanes(e);
 	publish(e);
+	if (e->taken >= ANSWERS)
+		wake = e->now;
 	if (e->heap_n > 0 && e->heap[0]->alarm_us < wake)
 		wake = e->heap[0]->alarm_us;
 	if (turns && e->heap_n > 0 && e->now + TURN_US < wake)

@@ -227,7 +227,7 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void 
 		item->owner = NULL;
 		p->dead = p->dead || refused->end == ATTEMPT_NOT_SENT;
 	}
-	p->burst += sent;
+	p->burst += sent && owner;
 	if (sent && how & PIPE_OPEN)
 		p->open++;
 	else if (item->parts)

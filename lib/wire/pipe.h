@@ -34,8 +34,8 @@ struct pipe {
 	bool mended, aborted;
 	int empty; /* in a row: NULLs where a Sync was expected */
 	int ours;  /* of the items: those that are nobody's */
-	int burst; /* sent since the last push */
-	int syncs; /* of those: Syncs */
+	int burst; /* sent since the last push, for somebody */
+	int syncs; /* since then */
 	int open;  /* sent since the last Sync */
 	char (
 	    *evicted)[STMT_NAME_MAX]; /* to be deallocated behind the next Sync, n_evicted of them, room for evicted_size */

@@ -232,9 +232,9 @@ START_TEST(what_has_become_slow_shares_no_more)
 	struct burst burst;
 	dbha_engine *e = engine_of("1 2", NULL);
 	until_shared(e, SLEEPS, "0");
-	run_burst(e, SLEEPS, "0.002", BURST, &burst);
+	run_burst(e, SLEEPS, "0.006", BURST, &burst);
 	ck_assert_int_eq(shared(&burst), BURST - 1);
-	run_burst(e, SLEEPS, "0.002", BURST, &burst);
+	run_burst(e, SLEEPS, "0.006", BURST, &burst);
 	ck_assert_int_eq(shared(&burst), 0);
 	until_shared(e, SLEEPS, "0");
 }
