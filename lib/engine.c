@@ -377,9 +377,13 @@ static void give(dbha_engine *e, struct request *request, dbha_completion *out)
 	out->code = request->code;
 	out->result = request->result;
 	request->result = NULL;
-	memset(&out->error, 0, sizeof out->error);
+	/* Of the texts their first byte: they are a thousand, for every completion. */
+	dbha_error *error = &out->error;
+	error->code = error->attempts = 0;
+	error->retry_safe = error->outcome_unknown = false;
+	error->sqlstate[0] = error->node[0] = error->message[0] = '\0';
 	if (request->error) {
-		out->error = *request->error;
+		*error = *request->error;
 	} else if (request->code != DBHA_OK) {
 		dbha__fail(&out->error, request->code, "there is no memory for the message");
 		out->error.retry_safe = request->retry_safe;

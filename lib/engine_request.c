@@ -317,7 +317,10 @@ static void settle(dbha_engine *e, struct request *request, int at)
 
 bool dbha__alarm_set(dbha_engine *e, struct request *request, int64_t at)
 {
+	bool same = request->heap_at >= 0 && request->alarm_us == at;
 	request->alarm_us = at;
+	if (same)
+		return true;
 	if (request->heap_at >= 0) {
 		settle(e, request, request->heap_at);
 		return true;
