@@ -47,9 +47,9 @@ parse_arguments() {
 
 lengths() {
 	if $QUICK; then
-		SELECT=(--slices 40) PIPELINED=(--slices 15) TRANSACTION=(--slices 10) CONSISTENCY=(--slices 10) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3) IDLE=(--rounds 1)
+		SELECT=(--slices 40) PIPELINED=(--slices 15) OPEN=(--rounds 5) TRANSACTION=(--slices 10) CONSISTENCY=(--slices 10) ACQUIRE=(--batches 1000 --slices 10) FAIR=(--rounds 1 --seconds 3) IDLE=(--rounds 1)
 	else
-		SELECT=(--slices 300) PIPELINED=(--slices 60) TRANSACTION=(--slices 100) CONSISTENCY=(--slices 60) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5) IDLE=(--rounds 3)
+		SELECT=(--slices 300) PIPELINED=(--slices 60) OPEN=(--rounds 20) TRANSACTION=(--slices 100) CONSISTENCY=(--slices 60) ACQUIRE=(--batches 4000 --slices 20) FAIR=(--rounds 3 --seconds 5) IDLE=(--rounds 3)
 	fi
 }
 
@@ -85,6 +85,7 @@ main() {
 	load before
 	run prepared_select "${SELECT[@]}"
 	run pipelined "${PIPELINED[@]}"
+	run open_loop "${OPEN[@]}"
 	run transaction "${TRANSACTION[@]}"
 	run acquire_release "${ACQUIRE[@]}"
 	run fairness "${FAIR[@]}"

@@ -34,6 +34,12 @@
 #define ENGINE_LANES_MAX 32
 /* What takes longer than this is not to be waited for by those behind it. What a busy disk does to a commit now and then is to stay below. */
 #define ENGINE_SLOW_US   ((int64_t)50000)
+/* What has taken no longer than this by itself may share a Sync with others, until together they take longer than the above. */
+#define ENGINE_QUICK_US  ((int64_t)5000)
+/* So many reads share a Sync, at most. */
+#define ENGINE_GROUP     16
+/* And so many at least, or it is not worth it, unless they are not there after all. While there are idle connections they are no more. */
+#define ENGINE_GROUP_MIN 4
 
 enum request_state {
 	REQUEST_READY,
@@ -103,6 +109,11 @@ struct request {
 	bool alone;                         /* it gets a connection to itself: because of that, or because it takes long */
 	bool verified;   /* it gets one to itself until it is committed, and its COMMIT is asked for where it is lost */
 	bool unprepared; /* what was prepared for it was gone */
+	bool quick;      /* its text is known to be, see struct memo */
+	bool shares;     /* with REQUEST_SENT: its Sync, with other reads */
+	bool guarded;    /* the same, in a session that can write: behind a guard */
+	bool apart;      /* another's error was in its way: it shares no more */
+	bool spare;      /* its memory is a block that the engine keeps */
 	bool late;       /* its deadline has passed, and the server was asked to stop it */
 	bool canceled;   /* by dbha_submit_cancel */
 	bool cancel_sent;
@@ -119,6 +130,13 @@ _Static_assert(sizeof(struct request) < 1024, "a request in flight takes too muc
 struct request_list {
 	struct request *first, *last;
 };
+
+/*
+ * Requests come and go by the hundred thousand a second, each freed long after it was made: malloc is at its slowest there. Blocks of
+ * one size are kept, so many at most; what needs more is not.
+ */
+#define REQUEST_BLOCK  1016
+#define REQUEST_SPARES 1024
 
 /*
  * Those that are ready. Fair: each thread that submits is in one of the groups, and the groups take turns, so that who submits a
@@ -151,10 +169,13 @@ struct lane {
 	int asked;                   /* questions for tokens on their way */
 	struct request_list placing; /* wait for the next answer to one: a question is on their way, or due in this step */
 	int writes;                  /* on their way here, that are not reads */
+	int group;                   /* place of the last that was sent, among those that share its Sync */
+	int64_t since_us;            /* head_us, before what this step has brought */
 	bool held;                   /* nothing more is sent, so that one that is to be alone gets its turn */
 	bool alone;                  /* what is on its way here is alone */
 	bool verifying;              /* because it is verified, and not because it takes long */
 	bool closing;                /* nothing more is sent; when it is empty it goes back */
+	bool stops;                  /* something that is on its way here was canceled by its caller */
 	bool canceled;               /* the server was asked to stop something here: it may have stopped something else */
 	bool heard;                  /* there is something to read */
 	bool watched;                /* for becoming writable, too */
@@ -180,6 +201,8 @@ struct memo {
 	char *sql; /* NULL: none */
 	bool soils;
 	bool slow;
+	bool quick;   /* it was answered quickly the last time that it was by itself, and as well in company */
+	bool no_read; /* submitted as a read it was refused as a write */
 };
 
 /* Asks what became of lost COMMITs, one after the other, on a thread of its own: it waits for the next primary. */
@@ -215,14 +238,19 @@ struct dbha_engine {
 	int heap_n, heap_size;
 	struct request_list over; /* of this step */
 	int64_t sent;             /* in this step */
+	int taken;                /* answers, in this step */
+	int first_heard;          /* the lane that is heard first in the next step */
 	bool aborting;            /* nothing goes again */
 	struct memo memo[MEMO_SIZE];
-	bool wake_heard; /* somebody has signalled */
+	struct memo *last_memo; /* NULL: none was asked for */
+	bool wake_heard;        /* somebody has signalled */
 	unsigned turn;
 
 	struct mutex lock;
 	struct cond news; /* there are completions, or nothing is left */
 	struct request_list submitted, completed;
+	struct request *spares; /* memory of requests that are over, REQUEST_BLOCK each */
+	int n_spares;
 	int live;    /* submitted and not completed */
 	bool closed; /* nothing more is taken */
 	bool abort;  /* what is live is to end now */
@@ -237,12 +265,13 @@ struct dbha_engine {
 
 /* ---- engine_request.c ---- */
 
-/* A copy, and what it means to do. NULL with `err` filled. */
-struct request *dbha__request_new(dbha *h, const dbha_request *rq, uint64_t tag, dbha_error *err);
-void dbha__request_free(struct request *request);
+/* A copy, and what it means to do. NULL with `err` filled. `lock` is not held. */
+struct request *dbha__request_new(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error *err);
+void dbha__request_free(dbha_engine *e, struct request *request);
+void dbha__request_free_spares(dbha_engine *e);
 
-/* What is known of a text. */
-struct memo *dbha__memo_of(dbha_engine *e, const char *sql);
+/* What is known of the text of a request. */
+struct memo *dbha__memo_of(dbha_engine *e, const struct request *request);
 
 void dbha__request_append(struct request_list *list, struct request *request);
 void dbha__request_remove(struct request_list *list, struct request *request);
@@ -286,22 +315,16 @@ void dbha__fresh_place(dbha_engine *e, struct lane *lane, const struct pipe_answ
 void dbha__fresh_give_up(struct request *request);
 
 /* The engine's own request for the catalog; has been claimed. NULL: out of memory, and the claim is given back. */
-struct request *dbha__fresh_fetch_new(dbha *h);
+struct request *dbha__fresh_fetch_new(dbha_engine *e);
 
 /* Its answer is here: what only the connection knows. And its end, in any case. */
 void dbha__fresh_fetched(struct request *request, const struct lane *lane);
-void dbha__fresh_fetch_end(dbha *h, struct request *request);
+void dbha__fresh_fetch_end(dbha_engine *e, struct request *request);
 
 /* ---- engine_lane.c ---- */
 
-enum lane_use {
-	LANE_SHARED,
-	LANE_VERIFYING, /* alone, and not for long */
-	LANE_ALONE,
-};
-
 /* One to send on, asking for more connections where that makes sense; NULL: there is no room now. */
-struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, enum lane_use use);
+struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, const struct request *request);
 
 /* Takes what has come for it. What it has to say is in its pipe. */
 void dbha__lane_hear(dbha_engine *e, struct lane *lane);

@@ -160,20 +160,20 @@ void dbha__fresh_give_up(struct request *request)
 
 /* ---- routing=auto ---------------------------------------------------------------------------------------------- */
 
-struct request *dbha__fresh_fetch_new(dbha *h)
+struct request *dbha__fresh_fetch_new(dbha_engine *e)
 {
 	struct catalog_question question;
 	struct request *request = NULL;
 	dbha_error unwanted;
 	int64_t now = dbha__clock_now();
-	if (dbha__routing_ask(h, &question)) {
-		request = dbha__request_new(h, &question.request, 0, &unwanted);
+	if (dbha__routing_ask(e->h, &question)) {
+		request = dbha__request_new(e, &question.request, 0, &unwanted);
 		dbha__book_patterns_fini(&question.patterns);
 	}
 	struct fetch *fetch = request ? malloc(sizeof *fetch) : NULL;
 	if (!fetch) {
-		dbha__request_free(request);
-		dbha__routing_put(h, NULL, &CLASSIFY_LIMITS, now, "out of memory");
+		dbha__request_free(e, request);
+		dbha__routing_put(e->h, NULL, &CLASSIFY_LIMITS, now, "out of memory");
 		return NULL;
 	}
 	*fetch = (struct fetch){.limits = CLASSIFY_LIMITS, .began_us = now};
@@ -187,11 +187,11 @@ void dbha__fresh_fetched(struct request *request, const struct lane *lane)
 		dbha__catalog_settings(lane->slot->conn->pg, &request->fetch->limits);
 }
 
-void dbha__fresh_fetch_end(dbha *h, struct request *request)
+void dbha__fresh_fetch_end(dbha_engine *e, struct request *request)
 {
 	const struct fetch *fetch = request->fetch;
 	struct function_book *names = request->code == DBHA_OK ? dbha__catalog_read(request->result) : NULL;
 	const char *trouble = request->error ? request->error->message : "its answer makes no sense, or it was given up";
-	dbha__routing_put(h, names, &fetch->limits, fetch->began_us, trouble);
-	dbha__request_free(request);
+	dbha__routing_put(e->h, names, &fetch->limits, fetch->began_us, trouble);
+	dbha__request_free(e, request);
 }

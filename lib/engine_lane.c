@@ -147,16 +147,22 @@ static bool is_alive(dbha_engine *e, struct lane *lane)
  * What is sent together wakes its server once: so a burst goes on where it has begun, as long as it is not too long, and as long as
  * there is no other connection that has nothing to do.
  */
-static int work_of(const dbha_engine *e, const struct lane *lane)
+static int work_of(const dbha_engine *e, const struct lane *lane, bool shares)
 {
 	int n = lane->pipe.n;
 	int most = e->depth / 4;
+	if (n == 0)
+		return 0;
+	/* Reads that are to share a Sync: the next one joins, and who cannot does not end it where he can help it. */
+	if (lane->pipe.open > 0)
+		return shares ? lane->group < ENGINE_GROUP_MIN ? -1 : 1 : n + most;
 	if (lane->pipe.burst == 0 || lane->pipe.burst >= most)
 		return n;
 	return n > most ? n - most : 1;
 }
 
-static void look_at(dbha_engine *e, struct lane *lane, const struct decision *decision, struct offer *offer)
+static void look_at(dbha_engine *e, struct lane *lane, const struct decision *decision, bool shares,
+                    struct offer *offer)
 {
 	if (lane->state == LANE_NONE) {
 		offer->spare = offer->spare ? offer->spare : lane;
@@ -168,11 +174,12 @@ static void look_at(dbha_engine *e, struct lane *lane, const struct decision *de
 	}
 	offer->held = offer->held || lane->held;
 	offer->alone += lane->alone && !lane->verifying;
-	bool room = !lane->closing && !lane->alone && !dbha__lane_is_slow(e, lane) && lane->pipe.n < e->depth &&
-	            (!lane->held || lane->pipe.n == 0) && !dbha__pipe_has_news(&lane->pipe);
+	bool room = !lane->closing && !lane->alone && !dbha__lane_is_slow(e, lane) &&
+	            lane->pipe.n - lane->pipe.ours < e->depth && (!lane->held || lane->pipe.n == 0) &&
+	            !dbha__pipe_has_news(&lane->pipe);
 	if (!room || lane->slot->generation != decision->generation || !is_alive(e, lane))
 		return;
-	int work = work_of(e, lane);
+	int work = work_of(e, lane, shares);
 	if (offer->best && work >= offer->work)
 		return;
 	offer->best = lane;
@@ -188,15 +195,16 @@ static bool wants_more(const dbha_engine *e, const struct offer *offer)
 	return offer->pending == 0 || e->ready[0].n + e->ready[1].n > offer->pending * e->depth || n_alone > offer->pending;
 }
 
-struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, enum lane_use use)
+struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, const struct request *request)
 {
-	bool alone = use != LANE_SHARED;
+	bool alone = request->alone || request->verified;
+	bool shares = request->quick && request->call.intent == DBHA_READ;
 	struct node_lanes *node = &e->nodes[decision->route.node];
 	struct offer offer = {0};
 	for (int i = 0; i < e->connections; i++)
-		look_at(e, &node->lanes[i], decision, &offer);
+		look_at(e, &node->lanes[i], decision, shares, &offer);
 	/* One is left for those that are quick. */
-	if (use == LANE_ALONE && e->connections > 1 && offer.alone >= e->connections - 1)
+	if (request->alone && e->connections > 1 && offer.alone >= e->connections - 1)
 		return NULL;
 	if (e->now >= node->not_before_us && wants_more(e, &offer)) {
 		ask(e, offer.spare, decision->generation);
@@ -237,6 +245,8 @@ void dbha__lane_hear(dbha_engine *e, struct lane *lane)
 
 void dbha__lane_push(dbha_engine *e, struct lane *lane)
 {
+	if (lane->state == LANE_OPEN && lane->pipe.open > 0)
+		dbha__pipe_sync(&lane->pipe);
 	if (lane->state != LANE_OPEN || !(lane->pipe.unsent || lane->pipe.corked || lane->watched))
 		return;
 	dbha__pipe_push(&lane->pipe);

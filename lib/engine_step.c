@@ -24,6 +24,11 @@
 #define READY_US ((int64_t)500)
 /* How long the answer to the question for a token may take once the request is done, as in flush.c. */
 #define TOKEN_US ((int64_t)200000)
+/*
+ * So many answers are taken in one step, or a few more: then what takes their place is sent, while the servers are at the rest. All at once
+ * would have the servers wait for the client and the client for the servers, in turns.
+ */
+#define ANSWERS  64
 /* At least so long between two looks at a node that has refused a write: the backoff may be none. */
 #define LOOK_US  ((int64_t)1000)
 
@@ -39,11 +44,12 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	struct call *call = &request->call;
 	int64_t limit = ms_to_us(e->h->config.options.pool_timeout_ms);
 	request->pool_deadline = limit && e->now + limit < call->deadline ? e->now + limit : call->deadline;
-	const struct memo *memo = dbha__memo_of(e, request->rq.sql);
+	const struct memo *memo = dbha__memo_of(e, request);
 	request->soils = memo->soils;
 	request->alone = memo->soils || memo->slow;
 	/* What commits on the way, or must not be in a transaction, cannot be verified; see dbha__verified_wanted. */
 	request->verified = e->verifies && call->intent != DBHA_READ && dbha__retry_atomic(request->rq.sql);
+	request->quick = memo->quick && !memo->slow && !memo->no_read;
 	request->state = REQUEST_READY;
 	dbha__ready_add(ready_of(e, request), request, first);
 	dbha__alarm_set(e, request, request->pool_deadline);
@@ -104,7 +110,8 @@ static void report(dbha_engine *e, struct request *request, const struct attempt
 {
 	dbha_error err;
 	int code = dbha__judge_report(&request->call, attempt, judged, &err);
-	if (request->canceled && attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0)
+	bool stopped = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "57014") == 0;
+	if (request->canceled && (stopped || attempt->end == ATTEMPT_NOT_SENT))
 		code = err.code = DBHA_ERR_CANCELED;
 	request->result = attempt->result;
 	complete(e, request, code, &err);
@@ -205,6 +212,19 @@ static void lose_commit(dbha_engine *e, struct request *request, struct attempt 
 	dbha__alarm_set(e, request, CLOCK_NEVER);
 }
 
+/*
+ * Behind a guard a session that can write says what a standby says. The text shares no Sync from then on: each time the others would have to
+ * be sent again.
+ */
+static void note_no_read(dbha_engine *e, struct request *request, const struct attempt *attempt)
+{
+	struct call *call = &request->call;
+	bool refused = attempt->end == ATTEMPT_ERROR && strcmp(attempt->sqlstate, "25006") == 0;
+	call->on_standby = call->on_standby || (request->guarded && refused);
+	if (dbha__judge_standby_says_no(call, attempt))
+		dbha__memo_of(e, request)->no_read = true;
+}
+
 /* The end of an attempt, which has failed. */
 static void follow_failure(dbha_engine *e, struct request *request, struct attempt *attempt)
 {
@@ -215,6 +235,7 @@ static void follow_failure(dbha_engine *e, struct request *request, struct attem
 		lose_commit(e, request, attempt);
 		return;
 	}
+	note_no_read(e, request, attempt);
 	if (dbha__judge_standby_says_no(call, attempt) && !e->aborting && !request->canceled) {
 		go_again(e, request, attempt, &judged);
 		return;
@@ -325,10 +346,19 @@ static void judge_late(struct lane *lane, struct pipe_answer *answer)
 	conn->unreplicated = false;
 }
 
-/* What has taken long is alone the next time; what was quick is not, any more. */
+/*
+ * What has taken long is alone the next time; what was quick is not, any more. The answers of those that share a Sync come together,
+ * and which of them took long nobody knows: if they did, each is by itself the next time.
+ */
 static void note_time(dbha_engine *e, const struct lane *lane, const struct request *request)
 {
-	dbha__memo_of(e, request->rq.sql)->slow = e->now - lane->head_us > ENGINE_SLOW_US;
+	struct memo *memo = dbha__memo_of(e, request);
+	if (request->shares) {
+		memo->quick = memo->quick && e->now - lane->since_us <= ENGINE_SLOW_US;
+		return;
+	}
+	memo->slow = e->now - lane->head_us > ENGINE_SLOW_US;
+	memo->quick = e->now - lane->head_us <= ENGINE_QUICK_US;
 }
 
 static void again_at_once(dbha_engine *e, struct request *request, PGresult *result)
@@ -408,6 +438,31 @@ static void take_question(dbha_engine *e, struct lane *lane, struct pipe_answer 
 	PQclear(answer->attempt.result);
 }
 
+/* One that has failed was in the way of others. It is by itself from now on, and so is its text until it has succeeded. */
+static void leave_group(dbha_engine *e, struct request *request)
+{
+	request->apart = true;
+	dbha__memo_of(e, request)->quick = false;
+}
+
+/*
+ * It was not executed, because of an error of one before it that was none of its business. That is no attempt and costs it nothing; the
+ * second time it has a Sync of its own, so that this cannot happen to it again. False: there is no second time.
+ */
+static bool goes_again_apart(dbha_engine *e, struct request *request, struct attempt *attempt)
+{
+	request->apart = true;
+	request->call.rounds--;
+	e->sent--;
+	if (!e->aborting && !request->canceled && e->now < request->call.deadline) {
+		again_at_once(e, request, attempt->result);
+		return true;
+	}
+	if (e->now >= request->call.deadline)
+		dbha__attempt_timed_out(attempt);
+	return false;
+}
+
 static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *answer)
 {
 	if (answer->question) {
@@ -432,6 +487,10 @@ static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *a
 	}
 	dbha__fresh_fetched(request, lane);
 	request->call.sent -= attempt->end == ATTEMPT_NOT_SENT;
+	if (answer->aborted && goes_again_apart(e, request, attempt))
+		return;
+	if (request->shares && attempt->end != ATTEMPT_OK)
+		leave_group(e, request);
 	bool again = !e->aborting && !request->canceled && e->now < request->call.deadline;
 	bool unmarked = dbha__verify_is_unmarked(request) && attempt->end == ATTEMPT_ERROR;
 	if (again && (unmarked || (answer->mended && !request->unprepared))) {
@@ -470,7 +529,7 @@ static void roll_back(dbha_engine *e, struct lane *lane, struct request *request
 /* The oldest one waits for its commit. */
 static void end_transaction(dbha_engine *e, struct lane *lane)
 {
-	struct request *request = dbha__pipe_head(&lane->pipe);
+	struct request *request = dbha__pipe_owner(&lane->pipe, 0);
 	if (!request || !dbha__pipe_awaits(&lane->pipe))
 		return;
 	/* One whose time is over would be of unknown outcome in a moment. */
@@ -487,8 +546,11 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 	if (lane->state != LANE_OPEN)
 		return;
 	struct conn *conn = lane->slot->conn;
-	while (dbha__pipe_next(&lane->pipe, &answer))
+	lane->since_us = lane->head_us;
+	while (dbha__pipe_next(&lane->pipe, &answer)) {
+		e->taken++;
 		take_answer(e, lane, &answer);
+	}
 	end_transaction(e, lane);
 	/* The sooner all are looked at, the better: see statement.c. */
 	if (dbha__conn_was_promoted(conn))
@@ -498,11 +560,14 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 /* What was canceled and has come to its turn is stopped now. */
 static void stop_canceled(struct lane *lane)
 {
-	struct request *head = lane->state == LANE_OPEN ? dbha__pipe_head(&lane->pipe) : NULL;
-	if (!head || !head->canceled || head->cancel_sent || dbha__verify_is_committing(head))
-		return;
-	head->cancel_sent = true;
-	dbha__lane_cancel(lane);
+	int n = lane->state == LANE_OPEN && lane->stops ? dbha__pipe_front(&lane->pipe) : 0;
+	for (int i = 0; i < n; i++) {
+		struct request *request = dbha__pipe_owner(&lane->pipe, i);
+		if (!request || !request->canceled || request->cancel_sent || dbha__verify_is_committing(request))
+			continue;
+		request->cancel_sent = true;
+		dbha__lane_cancel(lane);
+	}
 }
 
 /* ---- alarms ----------------------------------------------------------------------------------------------------- */
@@ -534,6 +599,15 @@ static void give_up(dbha_engine *e, struct request *request)
 	follow(e, NULL, request, &attempt);
 }
 
+/* The server may be at it. */
+static bool is_at_front(const struct lane *lane, const struct request *request)
+{
+	int i = dbha__pipe_front(&lane->pipe);
+	while (i > 0 && dbha__pipe_owner(&lane->pipe, i - 1) != request)
+		i--;
+	return i > 0;
+}
+
 /*
  * The server is asked to stop what it is doing now, and has a moment to say what has become of it. One that is not its turn yet cannot be
  * stopped: it is executed, or not, and its caller does not wait for that. Nor can a commit: that would end the wait for a synchronous
@@ -542,13 +616,13 @@ static void give_up(dbha_engine *e, struct request *request)
 static void out_of_time_sent(dbha_engine *e, struct request *request)
 {
 	struct lane *lane = request->lane;
-	bool head = dbha__pipe_head(&lane->pipe) == request;
-	if (!head || request->late) {
+	if (!is_at_front(lane, request) || request->late) {
 		give_up(e, request);
 		return;
 	}
 	request->late = true;
-	if (!request->cancel_sent && !dbha__verify_is_committing(request))
+	/* What stops one of those that share a Sync ends them all. */
+	if (!request->cancel_sent && !dbha__verify_is_committing(request) && !(request->shares && lane->canceled))
 		dbha__lane_cancel(lane);
 	dbha__alarm_set(e, request, request->call.deadline + CONN_DRAIN_US);
 }
@@ -665,12 +739,52 @@ static void fit(struct lane *lane, bool writes)
 	struct conn *conn = lane->slot->conn;
 	if (conn->read_only_set != writes || !conn->direct)
 		return;
+	if (lane->pipe.open > 0)
+		dbha__pipe_sync(&lane->pipe);
 	dbha__pipe_say(&lane->pipe,
 	               writes ? "RESET default_transaction_read_only" : "SET default_transaction_read_only = on");
 	conn->read_only_set = !writes;
 }
 
-/* A verified one without its commit. */
+/*
+ * Whether it may share its Sync. Its answer comes when all of them are done, and the error of one is in the way of those behind it: so they are
+ * reads, each known to be quick. That it is a read is its caller's word, which is not enough where others depend on it; see begin_group.
+ */
+static bool may_share(const struct lane *lane, const struct request *request)
+{
+	const struct conn *conn = lane->slot->conn;
+	return request->call.intent == DBHA_READ && request->quick && !request->alone && !request->apart &&
+	       !request->unprepared && !request->call.guard && !(request->rq.flags & ~DBHA_IDEMPOTENT) && conn->direct;
+}
+
+/*
+ * In a session that can write, a read that is none might be done and then undone by the error of one behind it, after its caller was told: there the
+ * transaction is made read-only. Elsewhere it is. False: not on this connection, or not yet, since its server is only being asked.
+ */
+static bool begin_group(struct lane *lane)
+{
+	const struct conn *conn = lane->slot->conn;
+	if (conn->sharing == SHARING_UNKNOWN)
+		dbha__pipe_guard(&lane->pipe, 0);
+	if (conn->sharing != SHARING_YES)
+		return false;
+	return conn->read_only_set || dbha__pipe_guard(&lane->pipe, PIPE_OPEN);
+}
+
+/* Who is the last of his group brings the Sync. Returns how to send it. */
+static unsigned join_group(const dbha_engine *e, struct lane *lane, struct request *request)
+{
+	bool last = e->ready[0].n == 0;
+	bool begun = lane->pipe.open > 0;
+	bool worth_it = e->ready[0].n + 1 >= ENGINE_GROUP_MIN;
+	lane->group = begun ? lane->group + 1 : 1;
+	request->shares = may_share(lane, request) && (begun || (worth_it && begin_group(lane)));
+	request->guarded = request->shares && !lane->slot->conn->read_only_set;
+	if (!request->shares && begun)
+		dbha__pipe_sync(&lane->pipe);
+	return request->shares && !last && lane->group < ENGINE_GROUP ? PIPE_OPEN : 0;
+}
+
 /* With verify_commit: without its commit, which follows when its mark is here. */
 static bool send_verified(struct lane *lane, struct request *request, unsigned how, struct attempt *refused)
 {
@@ -687,9 +801,10 @@ static bool send_verified(struct lane *lane, struct request *request, unsigned h
 	return true;
 }
 
-static bool send_statement(struct lane *lane, struct request *request, struct attempt *refused)
+static bool send_statement(const dbha_engine *e, struct lane *lane, struct request *request, struct attempt *refused)
 {
 	unsigned how = request->unprepared || request->soils ? PIPE_UNPREPARED : 0;
+	how |= join_group(e, lane, request);
 	if (request->verified)
 		return send_verified(lane, request, how, refused);
 	if (dbha__fresh_concerns(request))
@@ -703,8 +818,10 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	struct attempt refused;
 	note_node(e, call, lane->slot);
 	call->rounds++;
+	if (lane->pipe.n == 0)
+		lane->head_us = e->now;
 	fit(lane, decision->route.writes);
-	if (!send_statement(lane, request, &refused)) {
+	if (!send_statement(e, lane, request, &refused)) {
 		follow(e, NULL, request, &refused);
 		return;
 	}
@@ -716,8 +833,6 @@ static void send_on(dbha_engine *e, struct lane *lane, struct request *request, 
 	lane->writes += call->intent != DBHA_READ;
 	lane->alone = request->alone || request->verified;
 	lane->verifying = request->verified && !request->alone;
-	if (lane->pipe.n == 1)
-		lane->head_us = e->now;
 	dbha__alarm_set(e, request, call->deadline);
 }
 
@@ -744,8 +859,7 @@ static bool dispatch(dbha_engine *e, struct request *request)
 		return true;
 	}
 	struct node_lanes *node = &e->nodes[decision.route.node];
-	enum lane_use use = request->alone ? LANE_ALONE : request->verified ? LANE_VERIFYING : LANE_SHARED;
-	struct lane *lane = dbha__lane_choose(e, &decision, use);
+	struct lane *lane = dbha__lane_choose(e, &decision, request);
 	if (lane) {
 		dbha__call_note_route(&request->call, &decision.route);
 		dbha__fresh_meet(lane, request);
@@ -834,7 +948,7 @@ static void publish(dbha_engine *e)
 			continue;
 		dbha__request_remove(&e->over, request);
 		atomic_fetch_sub(&e->waiting, 1);
-		dbha__fresh_fetch_end(e->h, request);
+		dbha__fresh_fetch_end(e, request);
 	}
 	dbha__mutex_lock(&e->lock);
 	bool was_empty = !e->completed.first;
@@ -886,15 +1000,18 @@ static int64_t tend_lanes(dbha_engine *e)
 
 static void hear_lanes(dbha_engine *e)
 {
-	for (int i = 0; i < e->h->n_places; i++)
-		for (int k = 0; k < e->connections; k++) {
-			struct lane *lane = &e->nodes[i].lanes[k];
-			if (lane->state == LANE_NONE)
-				continue;
+	int n = e->h->n_places * e->connections;
+	/* A connection is heard to the end, see dbha__pipe_has_news; those that are left for the next step come first there. */
+	for (int i = 0; i < n && e->taken < ANSWERS; i++) {
+		int at = e->first_heard;
+		struct lane *lane = &e->nodes[at / e->connections].lanes[at % e->connections];
+		if (lane->state != LANE_NONE) {
 			dbha__lane_hear(e, lane);
 			take_answers(e, lane);
 			stop_canceled(lane);
 		}
+		e->first_heard = (at + 1) % n;
+	}
 }
 
 int64_t dbha__engine_step(dbha_engine *e)
@@ -903,6 +1020,7 @@ int64_t dbha__engine_step(dbha_engine *e)
 	if (turns)
 		dbha__life_turn(e->h, 0);
 	e->wake_heard = false;
+	e->taken = 0;
 	poll_sockets(e);
 	e->now = dbha__clock_now();
 	take_submitted(e);
@@ -917,6 +1035,8 @@ int64_t dbha__engine_step(dbha_engine *e)
 	dispatch_all(e);
 	int64_t wake = tend_lanes(e);
 	publish(e);
+	if (e->taken >= ANSWERS)
+		wake = e->now;
 	if (e->heap_n > 0 && e->heap[0]->alarm_us < wake)
 		wake = e->heap[0]->alarm_us;
 	if (turns && e->heap_n > 0 && e->now + TURN_US < wake)
@@ -956,8 +1076,10 @@ bool dbha__engine_cancel(dbha_engine *e, uint64_t tag)
 			continue;
 		struct lane *lane = request->lane;
 		cancel(e, request);
-		if (lane)
+		if (lane) {
+			lane->stops = true;
 			stop_canceled(lane);
+		}
 		publish(e);
 		return true;
 	}

@@ -42,7 +42,13 @@ struct conn {
 	unsigned used;      /* enum session_use: what its user has left in the session */
 	/* Nobody else may have it: a cancel request may still hit whatever runs here, or its server is not what it was taken for. */
 	bool doubtful;
-	bool guards_apart;   /* its transactions keep the snapshot of their first statement, see flush.h */
+	bool guards_apart; /* its transactions keep the snapshot of their first statement, see flush.h */
+	enum {
+		SHARING_UNKNOWN,
+		SHARING_ASKED,
+		SHARING_YES,
+		SHARING_NO,
+	} sharing;           /* whether reads may share a transaction here, see dbha__pipe_guard */
 	bool resetting;      /* a reset is under way, see reset.h */
 	bool wants_reader;   /* the identity query in flight makes a standby's session read-only */
 	bool basic_identity; /* the role may not read everything the identity query asks for */

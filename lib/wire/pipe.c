@@ -81,7 +81,8 @@ static struct pipe_item *append(struct pipe *p, void *owner)
 	if (p->n == p->size && !grow(p))
 		return NULL;
 	struct pipe_item *item = item_at(p, p->n++);
-	*item = (struct pipe_item){.owner = owner};
+	*item = (struct pipe_item){.owner = owner, .ours = !owner};
+	p->ours += item->ours;
 	return item;
 }
 
@@ -93,14 +94,15 @@ static void break_off(struct pipe *p)
 }
 
 /*
- * Before libpq 17 each Sync is a send() of its own. The kernel is told to hold them together, so that the server wakes up once for a
- * burst and not for each of them. On a Unix socket there is no such thing.
+ * Before libpq 17 each Sync is a send() of its own. From the second one of a burst on the kernel is told to hold them together, so that
+ * the server does not wake up for each of them. The first one leaves at once: most often there is no other, and where there
+ * is, the server may as well begin. On a Unix socket there is no such thing.
  */
 static void cork(struct pipe *p)
 {
 #ifndef HAVE_PQSENDPIPELINESYNC
 	int on = 1;
-	if (!p->corked && setsockopt(p->conn->guard_fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == 0)
+	if (p->syncs > 0 && !p->corked && setsockopt(p->conn->guard_fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == 0)
 		p->corked = true;
 #else
 	(void)p;
@@ -181,23 +183,31 @@ static void close_item(struct pipe *p, struct pipe_item *item)
 {
 	item->parts |= PART_SYNC;
 	p->open = 0;
+	cork(p);
 	if (!send_sync(p))
 		break_off(p);
 	p->unsent = true;
-	p->burst++;
+	p->syncs++;
+}
+
+/* The last item, of which nothing was sent. */
+static void take_back(struct pipe *p)
+{
+	p->n--;
+	p->ours -= item_at(p, p->n)->ours;
 }
 
 /* A command that belongs to nobody. */
 static bool send_own(struct pipe *p, const char *sql, enum part part)
 {
 	struct pipe_item *item = append(p, NULL);
-	cork(p);
 	if (item && PQsendQueryParams(p->conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0)) {
 		item->parts = part;
 		close_item(p, item);
 		return true;
 	}
-	p->n -= item != NULL;
+	if (item)
+		take_back(p);
 	return false;
 }
 
@@ -224,12 +234,16 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void 
 	item->question = how & PIPE_QUESTION;
 	cork(p);
 	item->parts = send_statement(p, rq, how, item->name, &item->hints);
+	item->guard = how & PIPE_GUARD;
+	if (item->guard)
+		item->hints = 0;
 	bool sent = item->parts & PART_MAIN;
 	if (!sent) {
 		dbha__attempt_not_sent(conn, refused);
 		item->owner = NULL;
 		p->dead = p->dead || refused->end == ATTEMPT_NOT_SENT;
 	}
+	p->burst += sent && owner;
 	item->held = sent && how & PIPE_HELD;
 	if (item->held)
 		item->parts |= PART_SYNC;
@@ -238,7 +252,7 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void 
 	else if (item->parts)
 		close_item(p, item);
 	else
-		p->n--;
+		take_back(p);
 	if (p->n_evicted && p->open == 0 && !item->held)
 		send_evictions(p);
 	return sent;
@@ -288,6 +302,19 @@ void dbha__pipe_commit(struct pipe *p, const dbha_request *row)
 	send_evictions(p);
 }
 
+bool dbha__pipe_guard(struct pipe *p, unsigned how)
+{
+	/* It ends with its transaction, and cannot be taken back in it: by then there is a snapshot. */
+	static const dbha_request guard = DBHA_REQUEST(.sql = "SELECT pg_catalog.current_setting('transaction_isolation'), "
+	                                                      "pg_catalog.set_config('transaction_read_only', 'on', true)");
+	struct attempt unsent;
+	if (!dbha__pipe_send(p, &guard, how | PIPE_GUARD, NULL, &unsent))
+		return false;
+	if (p->conn->sharing == SHARING_UNKNOWN)
+		p->conn->sharing = SHARING_ASKED;
+	return true;
+}
+
 void dbha__pipe_sync(struct pipe *p)
 {
 	struct pipe_item *item = p->open ? append(p, NULL) : NULL;
@@ -311,7 +338,7 @@ void dbha__pipe_push(struct pipe *p)
 	if (p->corked)
 		setsockopt(p->conn->guard_fd, IPPROTO_TCP, TCP_CORK, &off, sizeof off);
 	p->corked = false;
-	p->burst = 0;
+	p->burst = p->syncs = 0;
 	if (!p->unsent)
 		return;
 	/* An end that it meets shows where the answers are taken in. */
@@ -370,6 +397,13 @@ static void take_mark(struct pipe *p, struct pipe_hold *hold, unsigned part, PGr
 		PQclear(result);
 }
 
+static void take_guard(struct conn *conn, const PGresult *result)
+{
+	const char *isolation = PQgetvalue(result, 0, 0);
+	bool shares = strcmp(isolation, "read committed") == 0 || strcmp(isolation, "read uncommitted") == 0;
+	conn->sharing = shares ? SHARING_YES : SHARING_NO;
+}
+
 /* One result of the oldest item. An error that comes for its Sync is of its commit, or the last word of the connection. */
 static void take(struct pipe *p, const struct pipe_item *item, unsigned part, PGresult *result)
 {
@@ -384,6 +418,8 @@ static void take(struct pipe *p, const struct pipe_item *item, unsigned part, PG
 	/* The session is not as it should be. */
 	if (part == PART_OWN && failed)
 		p->conn->doubtful = true;
+	if (item->guard && status == PGRES_TUPLES_OK)
+		take_guard(p->conn, result);
 	p->aborted = p->aborted || (part == PART_MAIN && status == PGRES_PIPELINE_ABORTED && p->head.end == ATTEMPT_OK);
 	if (part == PART_PREPARE)
 		take_prepared(p, item, result, failed);
@@ -414,9 +450,23 @@ static void hand_out(struct pipe *p, struct pipe_answer *answer)
 		dbha__attempt_note_use(p->conn, &plain, item->hints, &p->head);
 	p->first = (p->first + 1) & (p->size - 1);
 	p->n--;
+	p->ours -= item->ours;
 	p->mended = p->aborted = false;
 	p->empty = 0;
 	dbha__attempt_begin(&p->head);
+}
+
+/*
+ * What ends the connection ends an item with a Sync there, where the end of the connection shows. One that shares the Sync of others has
+ * only the word for it.
+ */
+static void take_last_word(struct pipe *p, const struct pipe_item *item)
+{
+	const char *severity = PQresultErrorField(p->head.result, PG_DIAG_SEVERITY_NONLOCALIZED);
+	if (p->head.end != ATTEMPT_ERROR || item->parts & PART_SYNC || !severity || strcmp(severity, "ERROR") == 0)
+		return;
+	p->head.end = ATTEMPT_FATAL;
+	p->broken = p->last_word = true;
 }
 
 /* The oldest item has come to its end. */
@@ -433,6 +483,7 @@ static void finish(struct pipe *p, struct pipe_answer *answer)
 		snprintf(p->head.message, sizeof p->head.message, "another of its transaction had failed before it");
 	} else if (!empty || item->owner) {
 		dbha__attempt_judge(p->conn, &p->head);
+		take_last_word(p, item);
 	}
 	hand_out(p, answer);
 }
@@ -520,9 +571,17 @@ bool dbha__pipe_next(struct pipe *p, struct pipe_answer *answer)
 	return true;
 }
 
-void *dbha__pipe_head(const struct pipe *p)
+int dbha__pipe_front(const struct pipe *p)
 {
-	return p->n > 0 && !item_at(p, 0)->question ? item_at(p, 0)->owner : NULL;
+	int n = 0;
+	while (n < p->n && !(item_at(p, n)->parts & PART_SYNC))
+		n++;
+	return n < p->n ? n + 1 : n;
+}
+
+void *dbha__pipe_owner(const struct pipe *p, int i)
+{
+	return i < p->n && !item_at(p, i)->question ? item_at(p, i)->owner : NULL;
 }
 
 void dbha__pipe_disown(struct pipe *p, const void *owner)

@@ -32,6 +32,8 @@ struct pipe_hold {
 struct pipe_item {
 	void *owner;              /* NULL: one of ours, or of somebody who has given up */
 	unsigned parts;           /* that are still to be answered */
+	bool ours;                /* nobody's from the beginning */
+	bool guard;               /* see dbha__pipe_guard */
 	unsigned hints;           /* of what it leaves in the session */
 	bool question;            /* one of ours, see PIPE_QUESTION */
 	struct pipe_hold *hold;   /* NULL: none */
@@ -46,7 +48,9 @@ struct pipe {
 	struct attempt head; /* of the oldest item, as far as it has come */
 	bool mended, aborted;
 	int empty; /* in a row: NULLs where a Sync was expected */
-	int burst; /* sent since the last push */
+	int ours;  /* of the items: those that are nobody's */
+	int burst; /* sent since the last push, for somebody */
+	int syncs; /* since then */
 	int open;  /* sent since the last Sync */
 	char (
 	    *evicted)[STMT_NAME_MAX]; /* to be deallocated behind the next Sync, n_evicted of them, room for evicted_size */
@@ -84,7 +88,8 @@ enum pipe_how {
 	    2, /* without a Sync: it shares that of the next one that has one, which must come before anything is waited for */
 	PIPE_HELD =
 	    4, /* its Sync is held back; dbha__pipe_hold follows, and nothing else is sent before dbha__pipe_commit */
-	PIPE_ASK = 8, /* dbha__pipe_hold: with the question for the mark of its transaction */
+	PIPE_ASK = 8,    /* dbha__pipe_hold: with the question for the mark of its transaction */
+	PIPE_GUARD = 32, /* it is that of dbha__pipe_guard */
 };
 
 /*
@@ -112,6 +117,13 @@ bool dbha__pipe_awaits(const struct pipe *pipe);
  */
 void dbha__pipe_commit(struct pipe *pipe, const dbha_request *row);
 
+/*
+ * Opens a transaction of reads: what writes in it is refused with 25006, as on a standby, and does not depend on what comes behind it.
+ * Its answer says whether reads may share a transaction on this connection at all (conn->sharing): where transactions are
+ * serializable, what was read is not certain before the commit. how: PIPE_OPEN, or 0, which only asks. False: it could not be sent.
+ */
+bool dbha__pipe_guard(struct pipe *pipe, unsigned how);
+
 /* The Sync of those that are open, if the one that was to bring it did not come. A failure breaks the pipe. */
 void dbha__pipe_sync(struct pipe *pipe);
 
@@ -134,11 +146,14 @@ void dbha__pipe_hear(struct pipe *pipe);
 /* The oldest item, if it has been answered, or never will be. */
 bool dbha__pipe_next(struct pipe *pipe, struct pipe_answer *answer);
 
+/* How many the server may be at: the oldest item, and those that share its Sync; and the owner of the i-th item, NULL: nobody, or it is a question. */
+int dbha__pipe_front(const struct pipe *pipe);
+void *dbha__pipe_owner(const struct pipe *pipe, int i);
+
 /*
- * The owner of the oldest item, NULL if that is a question; and an owner that does not want his answer any more. One whose Sync was held back is rolled
- * back: nothing can be sent any more, and the connection has to be closed.
+ * An owner that does not want his answer any more. One whose Sync was held back is rolled back: nothing can be sent any more, and the connection has
+ * to be closed.
  */
-void *dbha__pipe_head(const struct pipe *pipe);
 void dbha__pipe_disown(struct pipe *pipe, const void *owner);
 
 /* Whether anybody waits for something. */
