@@ -134,12 +134,16 @@ static void evict_later(struct pipe *p, const char *name)
  * By way of the cache, which is told at once that the statement is prepared: the next with its text is sent before the answer is here.
  * Where the server refuses the preparation, those behind find the name gone, and are mended.
  */
-static void send_cached(struct pipe *p, struct pipe_item *item, const dbha_request *rq)
+static void send_cached(struct pipe *p, struct pipe_item *item, const dbha_request *rq, unsigned how)
 {
 	PGconn *pg = p->conn->pg;
 	struct stmt stmt;
 	dbha__stmtcache_use(p->conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
 	item->hints = stmt.hints;
+	if (stmt.evicted[0])
+		evict_later(p, stmt.evicted);
+	if (stmt.advice == STMT_ONCE && how & PIPE_RETURNS)
+		dbha__stmtcache_use(p->conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
 	if (stmt.advice == STMT_ONCE) {
 		item->parts |= send_unnamed(p, rq) ? PART_MAIN : 0;
 	} else {
@@ -153,8 +157,6 @@ static void send_cached(struct pipe *p, struct pipe_item *item, const dbha_reque
 		    PQsendQueryPrepared(pg, item->name, rq->n_params, rq->values, rq->lengths, rq->formats, rq->result_format))
 			item->parts |= PART_MAIN;
 	}
-	if (stmt.evicted[0])
-		evict_later(p, stmt.evicted);
 }
 
 /* Whatever of an item was sent is closed by its Sync. Without one the pipe has no way on. */
@@ -207,7 +209,7 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void 
 		item->hints = dbha__sessionstate_hints(rq->sql);
 		item->parts = send_unnamed(p, rq) ? PART_MAIN : 0;
 	} else {
-		send_cached(p, item, rq);
+		send_cached(p, item, rq, how);
 	}
 	bool sent = item->parts & PART_MAIN;
 	if (!sent) {
@@ -215,8 +217,11 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void 
 		item->owner = NULL;
 		p->dead = p->dead || refused->end == ATTEMPT_NOT_SENT;
 	}
+	p->unsent = p->unsent || sent;
 	if (sent && how & PIPE_OPEN)
 		p->open++;
+	else if (item->parts && how & PIPE_OPEN)
+		break_off(p); /* a Sync would end the transaction of those before it without this one */
 	else if (item->parts)
 		close_item(p, item);
 	else

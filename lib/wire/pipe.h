@@ -65,6 +65,7 @@ enum pipe_how {
 	PIPE_UNPREPARED = 1,
 	PIPE_OPEN =
 	    2, /* without a Sync: it shares that of the next one that has one, which must come before anything is waited for */
+	PIPE_RETURNS = 4, /* its text comes again: it is prepared at once, although it was never seen here before */
 };
 
 /*
