@@ -233,6 +233,7 @@ static void fire_together(struct statement *st, struct conn *conn, struct attemp
 {
 	struct batch *b = st->batch;
 	struct volley *v = &b->volley;
+	v->holds = !st->in_transaction;
 	v->before = st->before;
 	v->mark = st->mark;
 	v->take = take_together;
@@ -249,7 +250,7 @@ static void fire_together(struct statement *st, struct conn *conn, struct attemp
 	st->mark_refused = v->mark_refused;
 	st->unprepared = v->mended;
 	st->undone = attempt->end != ATTEMPT_OK && !v->synced;
-	b->culprit = v->failed;
+	b->culprit = attempt->end == ATTEMPT_ERROR ? v->failed : -1;
 	name_culprit(b, attempt);
 }
 

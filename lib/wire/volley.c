@@ -144,9 +144,29 @@ static void send_end(struct volley *v)
 		dbha__pipe_send(&v->pipe, &position, 0, position_of(v), &unwanted);
 }
 
+/* Everything but its Sync was sent, and is not answered. */
+static bool is_held(const struct volley *v)
+{
+	return v->flushed && v->pipe.n > 0;
+}
+
 static bool has_room(const struct volley *v)
 {
-	return !v->closed && !is_dead(v) && !v->pipe.unsent && (v->together || v->pipe.n < WINDOW);
+	return !v->closed && !is_held(v) && !is_dead(v) && !v->pipe.unsent && (v->together || v->pipe.n < WINDOW);
+}
+
+/* Behind the last of them. */
+static void send_rest(struct volley *v)
+{
+	bool holds = v->together && v->holds && v->chunks > 0 && v->pipe.n > 0;
+	if (!holds) {
+		send_end(v);
+		return;
+	}
+	if (!v->flushed && PQsendFlushRequest(v->conn->pg))
+		v->flushed = v->pipe.unsent = true;
+	else if (!v->flushed)
+		send_end(v);
 }
 
 /* As much as goes at once. What cannot leave yet has to, before more is given: so the memory for it is bounded. */
@@ -168,8 +188,10 @@ static void feed(struct volley *v)
 		n++;
 		send_one(v, v->next);
 	}
-	if (v->next == v->n && !v->closed && !is_dead(v))
-		send_end(v);
+	if (v->next < v->n)
+		v->chunks++;
+	else if (!v->closed && !is_dead(v))
+		send_rest(v);
 }
 
 /* ---- answers ----------------------------------------------------------------------------------------------- */
@@ -389,7 +411,8 @@ void dbha__volley_run(struct volley *v, struct conn *conn, int64_t deadline, str
 	v->conn = conn;
 	v->end = end;
 	v->deadline = deadline;
-	v->next = v->answered = 0;
+	v->next = v->answered = v->chunks = 0;
+	v->flushed = false;
 	v->failed = -1;
 	v->begun = v->closed = v->settled = v->drained = v->late = false;
 	v->synced = v->unsafe = v->mended = v->mark_refused = false;

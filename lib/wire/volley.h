@@ -34,7 +34,12 @@ struct volley {
 	const dbha_request *requests;
 	struct volley_item *items; /* n of each; those that wait are sent */
 	int n;
-	bool together;              /* one Sync for all of them; else each has its own */
+	bool together; /* one Sync for all of them; else each has its own */
+	/*
+	 * With `together`: more than leaves at once does not get its Sync before it is answered. That costs a round trip, and what is lost
+	 * on the long way there was certainly not done.
+	 */
+	bool holds;
 	bool unprepared;            /* all of them */
 	const dbha_request *before; /* with `together`: BEGIN; NULL: none */
 	struct xact_mark *mark;     /* likewise, asked for behind them; NULL: not asked for */
@@ -56,6 +61,8 @@ struct volley {
 	int next;     /* of the statements */
 	int answered; /* with `together`: statements that went well */
 	bool begun;   /* `before` was sent */
+	int chunks;   /* sent before the last one */
+	bool flushed; /* the answers were asked for, the Sync is held back */
 	bool closed;  /* nothing more is sent */
 	bool settled; /* the statements are over; what is still to come is the position */
 	bool drained; /* the deadline was put off */

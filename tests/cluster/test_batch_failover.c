@@ -82,11 +82,11 @@ START_TEST(what_was_not_sent_whole_goes_again)
 }
 END_TEST
 
-static struct pack *lose_whole(const char *options, uint32_t flags)
+static struct pack *lose_whole(int n, const char *options, uint32_t flags)
 {
 	dbha *h = open_all(&c, options);
-	struct pack *p = pack_inserts(200, 0, NULL);
-	pack_text(p, 100, gate);
+	struct pack *p = pack_inserts(n, 0, NULL);
+	pack_text(p, n / 2, gate);
 	p->rq.flags = flags;
 	close_gate();
 	fire_in_a_thread(p, h, NULL);
@@ -98,30 +98,39 @@ static struct pack *lose_whole(const char *options, uint32_t flags)
 
 START_TEST(what_was_sent_whole_is_unknown)
 {
-	struct pack *p = lose_whole(NULL, 0);
+	struct pack *p = lose_whole(100, NULL, 0);
 	ASSERT_CODE(p->code, UNKNOWN, p->err);
 	ck_assert(p->err.outcome_unknown && !p->err.retry_safe);
 	ck_assert_str_eq(p->err.sqlstate, "08007");
-	ck_assert_int_eq(pack_count(p, DBHA_ERR_UNKNOWN), 200);
+	ck_assert_int_eq(pack_count(p, DBHA_ERR_UNKNOWN), 100);
 	ck_assert_int_eq(p->failed, -1);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 0);
 }
 END_TEST
 
-START_TEST(what_is_idempotent_goes_again)
+START_TEST(what_is_long_has_its_end_sent_when_it_is_answered)
 {
-	struct pack *p = lose_whole(NULL, DBHA_IDEMPOTENT);
+	struct pack *p = lose_whole(200, NULL, 0);
 	ASSERT_OK(p->code, p->err);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 199);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT n FROM gate"), 1);
 }
 END_TEST
 
+START_TEST(what_is_idempotent_goes_again)
+{
+	struct pack *p = lose_whole(100, NULL, DBHA_IDEMPOTENT);
+	ASSERT_OK(p->code, p->err);
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 99);
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT n FROM gate"), 1);
+}
+END_TEST
+
 START_TEST(with_verify_commit_it_goes_again)
 {
-	struct pack *p = lose_whole("verify_commit=on", 0);
+	struct pack *p = lose_whole(100, "verify_commit=on", 0);
 	ASSERT_OK(p->code, p->err);
-	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 199);
+	ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 99);
 	ck_assert_int_eq(cluster_count(&c, 2, "SELECT n FROM gate"), 1);
 }
 END_TEST
@@ -219,7 +228,7 @@ END_TEST
 /* ---- at any place ------------------------------------------------------------------------------------------------- */
 
 /* Killed after some of it, and started again as it was: what is there then is what was done. */
-static void kill_at_any_place(int each, const char *options, const char *how)
+static void kill_at_any_place(int each, const char *options, bool orderly)
 {
 	int ends[3] = {0};
 	for (int round = 0; round < 8; round++) {
@@ -229,7 +238,7 @@ static void kill_at_any_place(int each, const char *options, const char *how)
 		int64_t until = now_ms() + 10 + 25 * round;
 		while (now_ms() < until && !atomic_load(&p->done))
 			short_pause();
-		cluster_do(&c, how, 1);
+		cluster_do(&c, "%s 1%s", orderly ? "stop" : "kill", orderly ? " fast" : "");
 		cluster_do(&c, "start %d", 1);
 		await_end(p);
 		close_handle(h, 0);
@@ -237,30 +246,31 @@ static void kill_at_any_place(int each, const char *options, const char *how)
 		pack_expect_truth(p, &c, 1);
 		cluster_ask(&c, 1, "TRUNCATE rows");
 	}
-	printf("each=%d, %s: done %d, unknown %d, not done %d\n", each, how, ends[0], ends[1], ends[2]);
+	printf("each=%d%s: done %d, unknown %d, not done %d\n", each, orderly ? ", stopped" : "", ends[0], ends[1],
+	       ends[2]);
 }
 
 START_TEST(killed_at_any_place_it_is_all_or_nothing)
 {
-	kill_at_any_place(0, NULL, "kill %d");
+	kill_at_any_place(0, NULL, false);
 }
 END_TEST
 
 START_TEST(killed_at_any_place_it_is_all_or_nothing_with_verify_commit)
 {
-	kill_at_any_place(0, "verify_commit=on", "kill %d");
+	kill_at_any_place(0, "verify_commit=on", false);
 }
 END_TEST
 
 START_TEST(killed_at_any_place_each_is_as_its_code_says)
 {
-	kill_at_any_place(1, NULL, "kill %d");
+	kill_at_any_place(1, NULL, false);
 }
 END_TEST
 
 START_TEST(stopped_at_any_place_each_is_as_its_code_says)
 {
-	kill_at_any_place(1, NULL, "stop %d fast");
+	kill_at_any_place(1, NULL, true);
 }
 END_TEST
 
@@ -269,6 +279,7 @@ int main(void)
 	Suite *suite = suite_create("batch_failover");
 	ADD_TEST(suite, what_was_not_sent_whole_goes_again, servers, done, 90);
 	ADD_TEST(suite, what_was_sent_whole_is_unknown, servers, done, 90);
+	ADD_TEST(suite, what_is_long_has_its_end_sent_when_it_is_answered, servers, done, 90);
 	ADD_TEST(suite, what_is_idempotent_goes_again, servers, done, 90);
 	ADD_TEST(suite, with_verify_commit_it_goes_again, servers, done, 90);
 	ADD_TEST(suite, in_a_transaction_it_is_rolled_back, servers, done, 90);
