@@ -397,6 +397,11 @@ static void fire_each(struct statement *st, struct conn *conn, struct attempt *a
 		attempt->in_doubt = in_doubt;
 	}
 	st->undone = not_begun;
+	if (attempt->end == ATTEMPT_OK) {
+		/* The connection is not as it should be, although nothing was heard of it. */
+		attempt->end = ATTEMPT_NOT_SENT;
+		snprintf(attempt->message, sizeof attempt->message, "the connection could not be used any more");
+	}
 	/* It was not sent, but others were. */
 	if (attempt->end == ATTEMPT_NOT_SENT && b->answers > 0)
 		attempt->end = ATTEMPT_LOST;
