@@ -225,6 +225,39 @@ START_TEST(each_read_goes_on_elsewhere)
 }
 END_TEST
 
+/* The old primary lives, and nobody writes there any more. */
+START_TEST(a_promotion_elsewhere_takes_it_along)
+{
+	for (int each = 0; each <= 1; each++) {
+		servers();
+		dbha *h = open_all(&c, NULL);
+		struct pack *p = pack_inserts(1000, each, NULL);
+		pack_text(p, 500, gate);
+		close_gate();
+		fire_in_a_thread(p, h, NULL);
+		await_at_gate();
+		WAIT_FOR(!each || cluster_count(&c, 2, "SELECT count(*) FROM rows") == 500, PATIENCE_MS);
+		cluster_do(&c, "promote %d", 2);
+		await_end(p);
+		PQfinish(keeper);
+		keeper = NULL;
+		ck_assert_str_eq(p->route.node, node_status(h, 1).name);
+		if (each) {
+			int unknown = pack_count(p, DBHA_ERR_UNKNOWN);
+			ASSERT_CODE(p->code, UNKNOWN, p->err);
+			ck_assert_int_le(unknown, 256);
+			ck_assert_int_eq(pack_count(p, DBHA_OK), 1000 - unknown);
+			ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 1000 - unknown);
+		} else {
+			ASSERT_OK(p->code, p->err);
+			ck_assert_int_eq(cluster_count(&c, 2, "SELECT count(*) FROM rows"), 999);
+			ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 0);
+		}
+		done();
+	}
+}
+END_TEST
+
 /* ---- at any place ------------------------------------------------------------------------------------------------- */
 
 /* Killed after some of it, and started again as it was: what is there then is what was done. */
@@ -286,6 +319,7 @@ int main(void)
 	ADD_TEST(suite, as_the_first_of_a_transaction_it_goes_again, servers, done, 90);
 	ADD_TEST(suite, each_that_was_not_begun_goes_on_elsewhere, servers, done, 90);
 	ADD_TEST(suite, each_read_goes_on_elsewhere, servers, done, 90);
+	ADD_TEST(suite, a_promotion_elsewhere_takes_it_along, NULL, done, 120);
 	ADD_TEST(suite, killed_at_any_place_it_is_all_or_nothing, servers, done, 180);
 	ADD_TEST(suite, killed_at_any_place_it_is_all_or_nothing_with_verify_commit, servers, done, 180);
 	ADD_TEST(suite, killed_at_any_place_each_is_as_its_code_says, servers, done, 180);
