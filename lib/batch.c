@@ -111,11 +111,15 @@ static void set_nothing(const dbha_batch_request *rq, int code)
 int dbha__batch_init(struct batch *b, const char *what, const dbha_batch_request *rq, dbha_error *err)
 {
 	memset(b, 0, sizeof *b);
-	if (!rq)
-		return dbha__fail(err, DBHA_ERR_USAGE, "%s: batch is NULL", what);
-	if (rq->size != sizeof *rq)
-		return dbha__fail(err, DBHA_ERR_USAGE, "%s: batch.size is %zu, not %zu: set it to sizeof(dbha_batch_request)",
-		                  what, rq->size, sizeof *rq);
+	if (!rq) {
+		dbha__fail(err, DBHA_ERR_USAGE, "%s: batch is NULL", what);
+		return DBHA_ERR_USAGE;
+	}
+	if (rq->size != sizeof *rq) {
+		dbha__fail(err, DBHA_ERR_USAGE, "%s: batch.size is %zu, not %zu: set it to sizeof(dbha_batch_request)", what,
+		           rq->size, sizeof *rq);
+		return DBHA_ERR_USAGE;
+	}
 	int code = check(what, rq, err);
 	set_nothing(rq, code);
 	if (code != DBHA_OK)
@@ -133,8 +137,11 @@ int dbha__batch_init(struct batch *b, const char *what, const dbha_batch_request
 	                           .token = rq->token,
 	                           .route = rq->route};
 	b->items = calloc((size_t)rq->n + 1, sizeof *b->items);
-	if (!b->items)
-		return dbha__no_memory(err);
+	if (!b->items) {
+		set_nothing(rq, DBHA_ERR_MEMORY);
+		dbha__no_memory(err);
+		return DBHA_ERR_MEMORY;
+	}
 	for (int i = 0; i < rq->n; i++)
 		b->items[i].waits = true;
 	return DBHA_OK;
