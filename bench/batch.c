@@ -7,8 +7,8 @@
  * round, so that what else the machine is doing falls on all. The first round is not counted.
  *
  * What is the same: the server, the text, the values, the transaction (one for all rows; with `each` one per row), and that every result is
- * looked at. What is not: by hand nothing knows a deadline, and an error ends the program. `one by one, each` is not measured beside
- * `one by one`: it is what a client without any of this does.
+ * looked at. What is not: by hand nothing knows a deadline, and an error ends the program. One by one without BEGIN is not
+ * measured: it waits for the disk more than for anything else.
  */
 #include "bench.h"
 
