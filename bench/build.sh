@@ -10,7 +10,7 @@ BUILD=$(cd "${1:?build directory}" && pwd)
 }
 mkdir -p "$BUILD/bench"
 read -ra PQ <<<"$(pkg-config --cflags --libs libpq)"
-for program in pipelined open_loop prepared_select transaction consistency acquire_release fairness herd monitor_cost; do
+for program in batch pipelined open_loop prepared_select transaction consistency acquire_release fairness herd monitor_cost; do
 	"${CC:-cc}" -std=gnu11 -O2 -g -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Werror \
 		-I"$TOP/include" "$TOP/bench/$program.c" "$TOP/bench/bench.c" -o "$BUILD/bench/$program" \
 		-L"$BUILD/.libs" -ldbha "${PQ[@]}" -lpthread -Wl,-rpath,"$BUILD/.libs"

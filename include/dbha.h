@@ -752,6 +752,65 @@ DBHA_API const char *dbha_conn_node(const dbha_conn *conn);
 DBHA_API void dbha_release(dbha_conn *conn);
 
 /* ---------------------------------------------------------------------------------------------------------------
+ * Batches
+ *
+ * Many statements that travel together: in one transaction, or each for itself. See docs/batch.md.
+ */
+
+/*
+ * n statements. Set `size`, or use DBHA_BATCH; members left out are 0 and mean the default. Everything pointed to is borrowed until the
+ * call returns. What comes back is written before it does, also where it fails.
+ */
+typedef struct dbha_batch_request {
+	size_t size;
+	/*
+	 * In this order. Of each its size, sql, parameters, result_format and DBHA_UNPREPARED; what is left is the batch's. Each begins with
+	 * SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE, and leaves nothing in its session.
+	 */
+	const dbha_request *requests;
+	int n;              /* 0 (then nothing is done) to 1000000 */
+	int each;           /* 0: all or nothing, one transaction. 1: each for itself, an error of one touches no other */
+	dbha_intent intent; /* of all of them: with routing=auto and nothing said a read only where each of them is one */
+	uint32_t flags;     /* DBHA_IDEMPOTENT (each of them), DBHA_UNPREPARED */
+	int timeout_ms;     /* for all of it. 0: call_timeout */
+	int consistency;    /* as in a dbha_request, of reads */
+	const char *token;
+	PGresult **results; /* n; NULL: not wanted. NULL in it: there is none. The caller frees each with PQclear */
+	int *
+	    codes; /* n; NULL: not wanted. UNKNOWN where it may have been executed; any other but OK: it certainly was not */
+	int *failed; /* the first that failed; -1: none, or all of them and it was no one's error. NULL: not asked for */
+	dbha_result_route *route; /* of the last connection. NULL: not asked for */
+} dbha_batch_request;
+
+/* DBHA_BATCH(.requests = requests, .n = 3): a batch with its size set (C only). */
+#define DBHA_BATCH(...) ((dbha_batch_request){.size = sizeof(dbha_batch_request), __VA_ARGS__})
+
+/*
+ * dbha_batch: runs n statements on the right node, one behind the other, in one flush.
+ *   each=0: one transaction, one round trip. An error of one is the error of the batch, in `err` with its index; codes has it there
+ *   and ROLLED_BACK for the others, results only its own. A connection that is lost before the end was sent has done nothing: the
+ *   batch goes again. Behind that it is UNKNOWN, unless with verify_commit the cluster can say, or it is DBHA_IDEMPOTENT.
+ *   each=1: each is a transaction of its own, begun in this order. What was answered stays; what was certainly not begun goes on
+ *   elsewhere. `err` is of the first that failed. What has to be sent again comes behind those that were on their way.
+ * h: not NULL. batch: not NULL, borrowed. err: may be NULL.
+ * Returns: DBHA_OK if each was done, else the code of the first that failed.
+ * Errors: those of dbha_exec.
+ * Threads: any. Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees the results. Fork: as dbha_exec.
+ */
+DBHA_API int dbha_batch(dbha *h, const dbha_batch_request *batch, dbha_error *err);
+
+/*
+ * dbha_session_batch: the same in a session: in its transaction, on the connection that it is pinned to, or as dbha_batch does; a read of the
+ *   session sees what the batch has written. In a transaction each=1 is refused, an error leaves it failed, and intent decides nothing.
+ * s: not NULL. batch: not NULL, borrowed. err: may be NULL.
+ * Returns: DBHA_OK if each was done, else the code of the first that failed.
+ * Errors: those of dbha_session_exec. dbha_cancel ends it: of each=1 those that were not done then are CANCELED.
+ * Threads: the session's. Blocking: up to timeout_ms and at most 50 ms. Ownership: the caller frees the results.
+ * Fork: see dbha_session_open.
+ */
+DBHA_API int dbha_session_batch(dbha_session *s, const dbha_batch_request *batch, dbha_error *err);
+
+/* ---------------------------------------------------------------------------------------------------------------
  * Asynchronous requests
  *
  * An engine carries many statements at a time over few connections: they are sent one behind the other, and none waits for the answer to

@@ -46,6 +46,7 @@ struct dbha_session {
 	unsigned used_before; /* what had been used of the connection before the transaction */
 	struct xact_mark mark;
 	struct streaming streaming;
+	struct batch *batch;  /* what the statement of this call stands for; NULL: it is one */
 	struct causal causal; /* what it has written and seen */
 	int consistency;      /* a dbha_consistency; DEFAULT: the handle's */
 	bool state_lost;
@@ -103,7 +104,7 @@ int dbha__session_follow_pinned(dbha_session *s, struct statement *st);
 /* Behind what ends with this statement on the primary, its position is asked for, if the session needs it. */
 void dbha__session_place(const dbha_session *s, struct statement *st);
 
-/* If the statement is to begin a stream: how. */
+/* If the statement is to begin a stream, or stands for a batch: how. */
 void dbha__session_opening(dbha_session *s, struct statement *st);
 
 /* Forgets the stream, wherever it is. */
@@ -127,6 +128,9 @@ int dbha__session_run(dbha_session *s, const dbha_request *request, PGresult **r
 int dbha__session_commit(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 int dbha__session_rollback(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
 
+/* What a statement says of the transaction that it is in, before it is run. */
+void dbha__session_note(dbha_session *s, const char *sql);
+
 /* Nothing is known of the transaction that may begin now. */
 void dbha__session_new_transaction(dbha_session *s);
 
@@ -139,5 +143,8 @@ bool dbha__session_pause(dbha_session *s, int pauses);
 /* verify_commit=on: whether this statement is to be verified, and its way. */
 bool dbha__verified_wanted(const dbha *h, const dbha_request *request);
 int dbha__verified_run(dbha_session *s, const dbha_request *request, PGresult **result, dbha_error *err);
+
+/* The same for a batch outside of a session, within this deadline. */
+int dbha__batch_verified(dbha *h, struct batch *b, int64_t deadline, PGresult **result, dbha_error *err);
 
 #endif

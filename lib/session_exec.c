@@ -76,7 +76,7 @@ static void follow(dbha_session *s, const struct statement *st)
 }
 
 /* What a statement says of its transaction before it is run. */
-static void note(dbha_session *s, const char *sql)
+void dbha__session_note(dbha_session *s, const char *sql)
 {
 	/* Both have no effect before COMMIT, and leave no mark: the query of a cursor WITH HOLD is run to its end there. */
 	if (dbha__verb_has_word(sql, "notify") || dbha__verb_has_word(sql, "pg_notify") || dbha__verb_has_word(sql, "hold"))
@@ -253,7 +253,8 @@ static int run_alone(dbha_session *s, const dbha_request *rq, PGresult **result,
 	struct statement st;
 	dbha__session_statement(s, &st, rq, result, err);
 	st.in_transaction = begins_as_text(s, rq->sql);
-	if (!st.in_transaction)
+	/* A batch has been looked at as a whole. */
+	if (!st.in_transaction && !s->batch)
 		dbha__statement_classify(&st);
 	if (dbha__verified_wanted(s->h, rq) && st.call.intent != DBHA_READ && !s->streaming.opening)
 		return run_verified(s, &st);
@@ -310,7 +311,7 @@ static int run(dbha_session *s, const dbha_request *rq, PGresult **result, dbha_
 		return dbha__session_rollback(s, rq, result, err);
 	if (s->tx == TX_FAILED || s->tx == TX_LOST)
 		return fail_as_server(err, "25P02", true, "the transaction is over, it was rolled back: end it with ROLLBACK");
-	note(s, rq->sql);
+	dbha__session_note(s, rq->sql);
 	return s->tx == TX_BEGUN ? run_first(s, rq, result, err) : run_in_transaction(s, rq, result, err);
 }
 

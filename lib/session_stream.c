@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "batch.h"
 #include "canceller.h"
 #include "clock.h"
 #include "error.h"
@@ -74,6 +75,8 @@ static void open_copy_out(struct statement *st, struct conn *conn, struct attemp
 void dbha__session_opening(dbha_session *s, struct statement *st)
 {
 	static statement_step *const steps[] = {NULL, open_rows, open_copy_in, open_copy_out};
+	if (s->batch)
+		dbha__batch_attach(s->batch, st);
 	if (!s->streaming.opening)
 		return;
 	st->step = steps[s->streaming.open];

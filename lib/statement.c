@@ -111,7 +111,7 @@ static int floor_wait_ms(const struct call *call)
 /* Sends it, alone or with what belongs to it. */
 static void send(struct statement *st, struct conn *conn, struct attempt *attempt)
 {
-	st->behind = false;
+	st->behind = st->undone = false;
 	st->seen = (struct seen_position){.told = false};
 	bool asked = asks_first(st);
 	if (asked && !ask_first(st, conn, attempt))
@@ -243,7 +243,7 @@ static void judge(struct statement *st, const struct dbha_conn *slot, struct att
 	/* A read that has turned into a write is judged as one. */
 	bool reads = call->intent == DBHA_READ;
 	bool copies = st->stream && st->stream->copies;
-	bool undone = st->stream && st->stream->undone;
+	bool undone = st->undone || (st->stream && st->stream->undone);
 	bool failed = attempt->end != ATTEMPT_OK;
 	struct statement_facts facts = {
 	    .reads = reads,

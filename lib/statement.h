@@ -17,6 +17,7 @@
 #include "position.h"
 #include "stream.h"
 
+struct batch;
 struct statement;
 
 /* What an attempt does instead of sending the request and waiting for its end: a step of a stream. */
@@ -40,14 +41,16 @@ struct statement {
 	bool keeps;             /* may keep one */
 	statement_step *step;   /* NULL: none */
 	struct stream
-	    *stream;    /* what the step begins or goes on with; as long as that is in progress the connection is kept */
-	bool continued; /* an earlier call has begun it: nobody else can do it */
+	    *stream; /* what the step begins or goes on with; as long as that is in progress the connection is kept */
+	struct batch *batch; /* what the step sends; NULL: no batch */
+	bool continued;      /* an earlier call has begun it: nobody else can do it */
 	/* What its text was taken for, where that was looked at; else all 0. */
 	struct classify_verdict classified;
 	/* Out, of the last attempt. */
 	bool behind;               /* the standby had not replayed enough: there is no attempt to speak of */
 	struct seen_position seen; /* how far its node had come behind it, where that was asked */
 	unsigned left;             /* what it had set on a connection that was lost behind its end; 0: nothing */
+	bool undone; /* its connection was lost before the end of its transaction was sent: it is rolled back */
 	struct judgement judged;
 	bool mark_refused; /* it was the question for the mark that failed; no transaction of the handle will ask again */
 	bool

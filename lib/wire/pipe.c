@@ -142,13 +142,18 @@ static void evict_later(struct pipe *p, const char *name)
  * By way of the cache, which is told at once that the statement is prepared: the next with its text is sent before the answer is here.
  * Where the server refuses the preparation, those behind find the name gone, and are mended.
  */
-static unsigned send_cached(struct pipe *p, const dbha_request *rq, char name[STMT_NAME_MAX], unsigned *hints)
+static unsigned send_cached(struct pipe *p, const dbha_request *rq, unsigned how, char name[STMT_NAME_MAX],
+                            unsigned *hints)
 {
 	PGconn *pg = p->conn->pg;
 	struct stmt stmt;
 	unsigned parts = 0;
 	dbha__stmtcache_use(p->conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
 	*hints = stmt.hints;
+	if (stmt.evicted[0])
+		evict_later(p, stmt.evicted);
+	if (stmt.advice == STMT_ONCE && how & PIPE_RETURNS)
+		dbha__stmtcache_use(p->conn->statements, rq->sql, rq->n_params, rq->types, &stmt);
 	if (stmt.advice == STMT_ONCE) {
 		parts = send_unnamed(p, rq) ? PART_MAIN : 0;
 	} else {
@@ -162,8 +167,6 @@ static unsigned send_cached(struct pipe *p, const dbha_request *rq, char name[ST
 		    PQsendQueryPrepared(pg, name, rq->n_params, rq->values, rq->lengths, rq->formats, rq->result_format))
 			parts |= PART_MAIN;
 	}
-	if (stmt.evicted[0])
-		evict_later(p, stmt.evicted);
 	return parts;
 }
 
@@ -173,7 +176,7 @@ static unsigned send_statement(struct pipe *p, const dbha_request *rq, unsigned 
 {
 	const struct conn *conn = p->conn;
 	if (!(how & PIPE_UNPREPARED) && conn->statements && conn->direct && !(rq->flags & DBHA_UNPREPARED))
-		return send_cached(p, rq, name, hints);
+		return send_cached(p, rq, how, name, hints);
 	*hints = dbha__sessionstate_hints(rq->sql);
 	return send_unnamed(p, rq) ? PART_MAIN : 0;
 }
@@ -243,12 +246,15 @@ bool dbha__pipe_send(struct pipe *p, const dbha_request *rq, unsigned how, void 
 		item->owner = NULL;
 		p->dead = p->dead || refused->end == ATTEMPT_NOT_SENT;
 	}
+	p->unsent = p->unsent || sent;
 	p->burst += sent && owner;
 	item->held = sent && how & PIPE_HELD;
 	if (item->held)
 		item->parts |= PART_SYNC;
 	else if (sent && how & PIPE_OPEN)
 		p->open++;
+	else if (item->parts && how & PIPE_OPEN)
+		break_off(p); /* a Sync would end the transaction of those before it without this one */
 	else if (item->parts)
 		close_item(p, item);
 	else

@@ -88,8 +88,9 @@ enum pipe_how {
 	    2, /* without a Sync: it shares that of the next one that has one, which must come before anything is waited for */
 	PIPE_HELD =
 	    4, /* its Sync is held back; dbha__pipe_hold follows, and nothing else is sent before dbha__pipe_commit */
-	PIPE_ASK = 8,    /* dbha__pipe_hold: with the question for the mark of its transaction */
-	PIPE_GUARD = 32, /* it is that of dbha__pipe_guard */
+	PIPE_ASK = 8,      /* dbha__pipe_hold: with the question for the mark of its transaction */
+	PIPE_GUARD = 32,   /* it is that of dbha__pipe_guard */
+	PIPE_RETURNS = 64, /* its text comes again: it is prepared at once, although it was never seen here before */
 };
 
 /*

@@ -20,8 +20,8 @@ enum stmt_advice {
 
 struct stmt {
 	enum stmt_advice advice;
-	const char *name; /* valid until the next call with the cache */
-	unsigned hints;   /* of its text, see policy/sessionstate */
+	const char *name;            /* valid until the next call with the cache */
+	unsigned hints;              /* of its text, see policy/sessionstate */
 	char evicted[STMT_NAME_MAX]; /* a name the server still has and is to deallocate; "" if none */
 };
 
