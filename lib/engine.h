@@ -21,6 +21,7 @@
 #include "dbha.h"
 #include "judgement.h"
 #include "pipe.h"
+#include "poller.h"
 #include "sync.h"
 #include "view.h"
 #include "wake.h"
@@ -138,13 +139,12 @@ struct dbha_engine {
 	unsigned fork_generation;
 	struct wake wake; /* something was submitted, the view has changed, a pool has answered */
 	struct wake told; /* threaded: there are completions */
-	int epoll_fd, timer_fd;
+	struct poller poller;
 
 	struct mutex stepping;
 	struct view_watcher watcher;
 	uint64_t version; /* of the view, at the last step */
 	int64_t now;
-	int64_t armed_us;
 	struct node_lanes *nodes; /* one per place */
 	struct ready ready
 	    [3]; /* reads, others, those that are alone: where there is no room for the ones there may be for the others */
