@@ -237,6 +237,16 @@ static int64_t step(dbha_engine *e)
 	return wake;
 }
 
+/*
+ * What a step has left, because more has come than it takes in at one time, leaves the descriptor readable: an application that watches for
+ * edges would not be told of it again. A signal of our own is an edge. Whoever waits in our own calls looks at the level.
+ */
+static void tell_what_is_left(dbha_engine *e)
+{
+	if (atomic_load_explicit(&e->watched, memory_order_relaxed) && dbha__poller_is_ready(&e->poller))
+		dbha__wake_signal(&e->wake);
+}
+
 int dbha_engine_step(dbha_engine *e, int64_t *wait_us, dbha_error *err)
 {
 	int code = enter(e, "dbha_engine_step", err);
@@ -246,6 +256,7 @@ int dbha_engine_step(dbha_engine *e, int64_t *wait_us, dbha_error *err)
 		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_engine_step: this engine has a thread that does it");
 	int64_t wake = step(e);
 	int64_t now = dbha__clock_now();
+	tell_what_is_left(e);
 	if (wait_us)
 		*wait_us = wake == CLOCK_NEVER ? -1 : wake > now ? wake - now : 0;
 	return DBHA_OK;
@@ -272,6 +283,7 @@ int dbha_engine_fd(dbha_engine *e, dbha_error *err)
 {
 	if (enter(e, "dbha_engine_fd", err) != DBHA_OK)
 		return -1;
+	atomic_store_explicit(&e->watched, true, memory_order_relaxed);
 	return e->threaded ? e->told.read_fd : e->poller.fd;
 }
 

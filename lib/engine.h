@@ -165,8 +165,9 @@ struct dbha_engine {
 	bool closed; /* nothing more is taken */
 	bool abort;  /* what is live is to end now */
 
-	_Atomic int waiting; /* not sent, or not fetched */
-	_Atomic bool stop;   /* the thread */
+	_Atomic bool watched; /* somebody has asked for the descriptor */
+	_Atomic int waiting;  /* not sent, or not fetched */
+	_Atomic bool stop;    /* the thread */
 	bool running, stopped;
 	pthread_t thread;
 };
