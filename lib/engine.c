@@ -224,6 +224,20 @@ int dbha_submit(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error
 /* ---- stepping ---------------------------------------------------------------------------------------------------- */
 
 /*
+ * What a step has left, because more has come than it takes in at one time, leaves the descriptor readable: an application that watches for
+ * edges would not be told of it again. A signal of our own is an edge. Whoever waits in our own calls looks at the level.
+ */
+static void tell_what_is_left(dbha_engine *e)
+{
+	bool possible = e->poller.full;
+	for (int i = 0; i < e->h->n_places && !possible; i++)
+		for (int k = 0; k < e->connections && !possible; k++)
+			possible = dbha__lane_may_have_left(&e->nodes[i].lanes[k]);
+	if (possible && dbha__poller_is_ready(&e->poller))
+		dbha__wake_signal(&e->wake);
+}
+
+/*
  * The timer may go off too early, and then a step finds nothing to do and sets it anew: so it is not set back for every request that is
  * done before its deadline. What has gone off stays readable until it is set.
  */
@@ -233,18 +247,10 @@ static int64_t step(dbha_engine *e)
 	int64_t wake = dbha__engine_step(e);
 	if (wake < e->poller.armed_us || e->poller.armed_us <= e->now)
 		dbha__poller_arm(&e->poller, wake);
+	if (atomic_load_explicit(&e->watched, memory_order_relaxed))
+		tell_what_is_left(e);
 	dbha__mutex_unlock(&e->stepping);
 	return wake;
-}
-
-/*
- * What a step has left, because more has come than it takes in at one time, leaves the descriptor readable: an application that watches for
- * edges would not be told of it again. A signal of our own is an edge. Whoever waits in our own calls looks at the level.
- */
-static void tell_what_is_left(dbha_engine *e)
-{
-	if (atomic_load_explicit(&e->watched, memory_order_relaxed) && dbha__poller_is_ready(&e->poller))
-		dbha__wake_signal(&e->wake);
 }
 
 int dbha_engine_step(dbha_engine *e, int64_t *wait_us, dbha_error *err)
@@ -256,7 +262,6 @@ int dbha_engine_step(dbha_engine *e, int64_t *wait_us, dbha_error *err)
 		return dbha__fail(err, DBHA_ERR_USAGE, "dbha_engine_step: this engine has a thread that does it");
 	int64_t wake = step(e);
 	int64_t now = dbha__clock_now();
-	tell_what_is_left(e);
 	if (wait_us)
 		*wait_us = wake == CLOCK_NEVER ? -1 : wake > now ? wake - now : 0;
 	return DBHA_OK;
@@ -283,7 +288,7 @@ int dbha_engine_fd(dbha_engine *e, dbha_error *err)
 {
 	if (enter(e, "dbha_engine_fd", err) != DBHA_OK)
 		return -1;
-	atomic_store_explicit(&e->watched, true, memory_order_relaxed);
+	atomic_store_explicit(&e->watched, !e->threaded, memory_order_relaxed);
 	return e->threaded ? e->told.read_fd : e->poller.fd;
 }
 

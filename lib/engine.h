@@ -107,6 +107,7 @@ struct lane {
 	bool closing;    /* nothing more is sent; when it is empty it goes back */
 	bool canceled;   /* the server was asked to stop something here: it may have stopped something else */
 	bool heard;      /* there is something to read */
+	bool read;       /* in this step something was read */
 	bool watched;    /* for becoming writable, too */
 	int64_t head_us; /* since when the server is at the oldest, as far as can be known */
 	int64_t idle_us; /* since when nothing is on its way here */
@@ -200,6 +201,9 @@ struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, 
 
 /* Takes what has come for it. What it has to say is in its pipe. */
 void dbha__lane_hear(dbha_engine *e, struct lane *lane);
+
+/* Whether this step may have left something in its socket: what is complete has no more behind it. */
+bool dbha__lane_may_have_left(const struct lane *lane);
 
 /* Lets what was sent go, and has the descriptor wait for what cannot. */
 void dbha__lane_push(dbha_engine *e, struct lane *lane);

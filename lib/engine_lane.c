@@ -219,6 +219,7 @@ void dbha__lane_hear(dbha_engine *e, struct lane *lane)
 		pool_answered(e, lane);
 	bool heard = lane->heard;
 	lane->heard = false;
+	lane->read = heard;
 	if (!heard || lane->state < LANE_RESETTING)
 		return;
 	if (lane->state == LANE_OPEN) {
@@ -230,6 +231,11 @@ void dbha__lane_hear(dbha_engine *e, struct lane *lane)
 		open_lane(e, lane);
 	else if (step == RESET_FAILED)
 		dbha__lane_give_back(e, lane);
+}
+
+bool dbha__lane_may_have_left(const struct lane *lane)
+{
+	return lane->read && (lane->state == LANE_RESETTING || (lane->state == LANE_OPEN && lane->pipe.n > 0));
 }
 
 void dbha__lane_push(dbha_engine *e, struct lane *lane)

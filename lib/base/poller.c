@@ -27,6 +27,7 @@ static bool control(const struct poller *p, int how, int fd, void *who, bool wri
 int dbha__poller_init(struct poller *p)
 {
 	p->armed_us = CLOCK_NEVER;
+	p->full = false;
 	p->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	p->fd = p->timer_fd < 0 ? -1 : epoll_create1(EPOLL_CLOEXEC);
 	return p->fd >= 0 && dbha__poller_add(p, p->timer_fd, NULL) ? 0 : -1;
@@ -50,7 +51,9 @@ void dbha__poller_remove(struct poller *p, int fd)
 int dbha__poller_look(struct poller *p, void **who, int max)
 {
 	struct epoll_event events[LOOK_MAX];
-	int n = epoll_wait(p->fd, events, max < LOOK_MAX ? max : LOOK_MAX, 0);
+	int most = max < LOOK_MAX ? max : LOOK_MAX;
+	int n = epoll_wait(p->fd, events, most, 0);
+	p->full = n == most;
 	for (int i = 0; i < n; i++)
 		who[i] = events[i].data.ptr;
 	return n > 0 ? n : 0;

@@ -13,6 +13,7 @@
 struct poller {
 	int fd; /* readable when something is ready, or when the time has come; -1: not open */
 	int timer_fd;
+	bool full;        /* the last look found as many as it could take: there may be more */
 	int64_t armed_us; /* what the timer is set to (monotonic us); CLOCK_NEVER: not at all */
 };
 
