@@ -195,7 +195,7 @@ async def serve(engine, reader, writer):
                 break
             writer.write((await work + "\n").encode())
             await writer.drain()
-    except (ConnectionError, ValueError):  # he is gone, or his line is too long
+    except (ConnectionError, ValueError, asyncio.CancelledError):  # he is gone; his line is too long; the server ends
         pass
     finally:
         next_line.cancel()
@@ -214,6 +214,8 @@ async def main(path, url):
         await ended.wait()
     finally:
         engine.close()
+        if os.path.exists(path):
+            os.unlink(path)
 
 
 if __name__ == "__main__":

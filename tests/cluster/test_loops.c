@@ -263,6 +263,7 @@ static void done(void)
 static void turn_through(pid_t errand, int more)
 {
 	app.goal = INT_MAX;
+	on_engine(); /* nothing may be on its way that would bring us there */
 	while (!errand_done(errand)) {
 		ck_assert_int_lt(book.submitted, BOOK_MAX - 4000);
 		current->turn(100);
