@@ -766,8 +766,7 @@ typedef struct dbha_engine_options {
  * dbha_engine_open: opens an engine. Nothing is connected.
  * h: not NULL. options: may be NULL; borrowed. err: may be NULL. Returns: an engine, or NULL.
  * Errors: USAGE; CONFIG with verify_commit, which an engine does not have; CLOSED, MEMORY, SYSTEM (always, but on Linux); at the first call on
- *   the handle
- *   those of dbha_open.
+ *   the handle those of dbha_open.
  * Threads: any. Blocking: no. Ownership: the caller ends it with dbha_engine_close; it keeps the memory of the handle alive, but does not keep
  *   dbha_close from closing. Fork: in a child it is dead: every call fails with FORKED, nothing is sent.
  */
