@@ -319,6 +319,7 @@ START_TEST(mutexes_are_taken_in_rising_rank)
 	dbha__mutex_unlock(&mutexes[RANK_REGISTRY]);
 	dbha__mutex_unlock(&mutexes[RANK_RESOLVER]);
 	dbha__mutex_unlock(&mutexes[RANK_HANDLE]);
+	dbha__mutex_unlock(&mutexes[RANK_ENGINE]);
 	dbha__mutex_unlock(&mutexes[RANK_STEPPING]);
 	dbha__mutex_unlock(&mutexes[RANK_VIEW]);
 	dbha__mutex_unlock(&mutexes[RANK_SESSION]);
