@@ -834,7 +834,7 @@ typedef struct dbha_engine_options {
 /*
  * dbha_engine_open: opens an engine. Nothing is connected.
  * h: not NULL. options: may be NULL; borrowed. err: may be NULL. Returns: an engine, or NULL.
- * Errors: USAGE; CLOSED, MEMORY, SYSTEM; at the first call on the handle those of dbha_open.
+ * Errors: USAGE; CLOSED, MEMORY, SYSTEM (always, but on Linux); at the first call on the handle those of dbha_open.
  * Threads: any. Blocking: no. Ownership: the caller ends it with dbha_engine_close; it keeps the memory of the handle alive, but does not keep
  *   dbha_close from closing. Fork: in a child it is dead: every call fails with FORKED, nothing is sent.
  */
@@ -861,7 +861,8 @@ DBHA_API int dbha_submit_cancel(dbha_engine *e, uint64_t tag, dbha_error *err);
 
 /*
  * dbha_engine_fd: one descriptor for the engine's whole life, to be watched for reading. Without a thread of the library it is readable when
- *   dbha_engine_step has something to do, also because of the time; with one, when there are completions.
+ *   dbha_engine_step has something to do, also because of the time; with one, when there are completions. It may be watched for its level or for
+ *   edges; completions are then taken until there are none.
  * e: not NULL. err: may be NULL. Returns: the descriptor, or -1. Errors: USAGE, FORKED. Threads: any. Blocking: no.
  * Ownership: the engine's: do not read it, do not close it. Fork: FORKED.
  */

@@ -8,9 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
 #include "clock.h"
 #include "consistency.h"
@@ -58,18 +55,10 @@ static int take_options(dbha_engine *e, const dbha_engine_options *o, dbha_error
 	return code;
 }
 
-static bool watch(const dbha_engine *e, int fd)
-{
-	struct epoll_event event = {.events = EPOLLIN};
-	return epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
-}
-
 static bool open_descriptors(dbha_engine *e)
 {
-	e->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	return e->timer_fd >= 0 && e->epoll_fd >= 0 && dbha__wake_init(&e->wake) == 0 && dbha__wake_init(&e->told) == 0 &&
-	       watch(e, e->timer_fd) && watch(e, e->wake.read_fd);
+	return dbha__poller_init(&e->poller) == 0 && dbha__wake_init(&e->wake) == 0 && dbha__wake_init(&e->told) == 0 &&
+	       dbha__poller_add(&e->poller, e->wake.read_fd, NULL);
 }
 
 static bool init_locks(dbha_engine *e)
@@ -80,10 +69,7 @@ static bool init_locks(dbha_engine *e)
 
 static void free_engine(dbha_engine *e)
 {
-	if (e->epoll_fd >= 0)
-		close(e->epoll_fd);
-	if (e->timer_fd >= 0)
-		close(e->timer_fd);
+	dbha__poller_fini(&e->poller);
 	dbha__wake_fini(&e->wake);
 	dbha__wake_fini(&e->told);
 	for (int i = 0; i < MEMO_SIZE; i++)
@@ -123,7 +109,7 @@ dbha_engine *dbha_engine_open(dbha *h, const dbha_engine_options *options, dbha_
 		e->h = h;
 		e->verifies = h->config.options.verify_commit;
 		e->fork_generation = dbha__fork_generation();
-		e->epoll_fd = e->timer_fd = -1;
+		e->poller = POLLER_CLOSED;
 		e->wake.read_fd = e->wake.write_fd = e->told.read_fd = e->told.write_fd = -1;
 		code = take_options(e, options, err);
 	}
@@ -254,16 +240,18 @@ int dbha_submit(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error
 
 /* ---- stepping ---------------------------------------------------------------------------------------------------- */
 
-static void set_timer(dbha_engine *e, int64_t at)
+/*
+ * What a step has left, because more has come than it takes in at one time, leaves the descriptor readable: an application that watches for
+ * edges would not be told of it again. A signal of our own is an edge. Whoever waits in our own calls looks at the level.
+ */
+static void tell_what_is_left(dbha_engine *e)
 {
-	struct itimerspec when = {.it_value = {.tv_sec = 0}};
-	if (at != CLOCK_NEVER) {
-		at += at == 0; /* all zeros would disarm it */
-		when.it_value.tv_sec = at / 1000000;
-		when.it_value.tv_nsec = at % 1000000 * 1000;
-	}
-	if (timerfd_settime(e->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0)
-		e->armed_us = at;
+	bool possible = e->poller.full;
+	for (int i = 0; i < e->h->n_places && !possible; i++)
+		for (int k = 0; k < e->connections && !possible; k++)
+			possible = dbha__lane_may_have_left(&e->nodes[i].lanes[k]);
+	if (possible && dbha__poller_is_ready(&e->poller))
+		dbha__wake_signal(&e->wake);
 }
 
 /*
@@ -277,8 +265,10 @@ static int64_t step(dbha_engine *e)
 	/* At once: a fifth of the price of the timer. */
 	if (wake <= e->now)
 		dbha__wake_signal(&e->wake);
-	else if (wake < e->armed_us || e->armed_us <= e->now)
-		set_timer(e, wake);
+	else if (wake < e->poller.armed_us || e->poller.armed_us <= e->now)
+		dbha__poller_arm(&e->poller, wake);
+	if (atomic_load_explicit(&e->watched, memory_order_relaxed))
+		tell_what_is_left(e);
 	dbha__mutex_unlock(&e->stepping);
 	return wake;
 }
@@ -300,7 +290,7 @@ int dbha_engine_step(dbha_engine *e, int64_t *wait_us, dbha_error *err)
 /* Until there is something to do. The timer is in the descriptor. */
 static void wait_for_work(const dbha_engine *e, int64_t deadline)
 {
-	struct pollfd item = {.fd = e->epoll_fd, .events = POLLIN};
+	struct pollfd item = {.fd = e->poller.fd, .events = POLLIN};
 	poll(&item, 1, dbha__clock_poll_ms(dbha__clock_now(), deadline));
 }
 
@@ -318,7 +308,8 @@ int dbha_engine_fd(dbha_engine *e, dbha_error *err)
 {
 	if (enter(e, "dbha_engine_fd", err) != DBHA_OK)
 		return -1;
-	return e->threaded ? e->told.read_fd : e->epoll_fd;
+	atomic_store_explicit(&e->watched, !e->threaded, memory_order_relaxed);
+	return e->threaded ? e->told.read_fd : e->poller.fd;
 }
 
 int dbha_submit_cancel(dbha_engine *e, uint64_t tag, dbha_error *err)
@@ -500,8 +491,7 @@ void dbha_engine_close(dbha_engine *e)
 	if (e->fork_generation != dbha__fork_generation()) {
 		if (e->watcher.watching)
 			dbha__life_follow_fork(e->h);
-		close(e->epoll_fd);
-		close(e->timer_fd);
+		dbha__poller_fini(&e->poller);
 		dbha__wake_fini(&e->wake);
 		dbha__wake_fini(&e->told);
 		return;

@@ -26,6 +26,7 @@
 #include "judgement.h"
 #include "outcome_table.h"
 #include "pipe.h"
+#include "poller.h"
 #include "resolve.h"
 #include "sync.h"
 #include "view.h"
@@ -178,6 +179,7 @@ struct lane {
 	bool stops;                  /* something that is on its way here was canceled by its caller */
 	bool canceled;               /* the server was asked to stop something here: it may have stopped something else */
 	bool heard;                  /* there is something to read */
+	bool read;                   /* in this step something was read */
 	bool watched;                /* for becoming writable, too */
 	int64_t head_us;             /* since when the server is at the oldest, as far as can be known */
 	int64_t idle_us;             /* since when nothing is on its way here */
@@ -223,13 +225,12 @@ struct dbha_engine {
 	unsigned fork_generation;
 	struct wake wake; /* something was submitted, the view has changed, a pool has answered */
 	struct wake told; /* threaded: there are completions */
-	int epoll_fd, timer_fd;
+	struct poller poller;
 
 	struct mutex stepping;
 	struct view_watcher watcher;
 	uint64_t version; /* of the view, at the last step */
 	int64_t now;
-	int64_t armed_us;
 	struct node_lanes *nodes; /* one per place */
 	struct ready ready
 	    [3]; /* reads, others, those that are alone: where there is no room for the ones there may be for the others */
@@ -257,8 +258,9 @@ struct dbha_engine {
 
 	struct verifier verifier;
 
-	_Atomic int waiting; /* not sent, or not fetched */
-	_Atomic bool stop;   /* the thread */
+	_Atomic bool watched; /* somebody has asked for the descriptor */
+	_Atomic int waiting;  /* not sent, or not fetched */
+	_Atomic bool stop;    /* the thread */
 	bool running, stopped;
 	pthread_t thread;
 };
@@ -328,6 +330,9 @@ struct lane *dbha__lane_choose(dbha_engine *e, const struct decision *decision, 
 
 /* Takes what has come for it. What it has to say is in its pipe. */
 void dbha__lane_hear(dbha_engine *e, struct lane *lane);
+
+/* Whether this step may have left something in its socket: what is complete has no more behind it. */
+bool dbha__lane_may_have_left(const struct lane *lane);
 
 /* Lets what was sent go, and has the descriptor wait for what cannot. */
 void dbha__lane_push(dbha_engine *e, struct lane *lane);

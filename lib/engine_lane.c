@@ -2,7 +2,6 @@
  * engine_lane: a connection of an engine: a place in a pool's queue, a reset that is waited for, a pipe, and the way back.
  */
 #include <string.h>
-#include <sys/epoll.h>
 
 #include "canceller.h"
 #include "clock.h"
@@ -20,11 +19,10 @@
 /* ---- the descriptor --------------------------------------------------------------------------------------------- */
 
 /* The descriptor that only we close, see listener_fd. Where the kernel has no memory for it, the alarms bring us here. */
-static void watch(dbha_engine *e, struct lane *lane, int how, bool writable)
+static void watch(dbha_engine *e, struct lane *lane)
 {
-	struct epoll_event event = {.events = EPOLLIN | (writable ? EPOLLOUT : 0u), .data.ptr = lane};
-	epoll_ctl(e->epoll_fd, how, lane->slot->conn->guard_fd, &event);
-	lane->watched = writable;
+	dbha__poller_add(&e->poller, lane->slot->conn->guard_fd, lane);
+	lane->watched = false;
 }
 
 /* ---- coming and going ------------------------------------------------------------------------------------------- */
@@ -38,7 +36,7 @@ static void reset_lane(struct lane *lane)
 
 static void drop(dbha_engine *e, struct lane *lane, bool reusable)
 {
-	epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, lane->slot->conn->guard_fd, NULL);
+	dbha__poller_remove(&e->poller, lane->slot->conn->guard_fd);
 	atomic_store_explicit(&lane->slot->movable, false, memory_order_relaxed);
 	dbha__call_return(e->h, lane->slot, reusable);
 	reset_lane(lane);
@@ -75,7 +73,7 @@ static void adopt(dbha_engine *e, struct lane *lane, struct dbha_conn *slot)
 {
 	lane->slot = slot;
 	lane->state = LANE_RESETTING;
-	watch(e, lane, EPOLL_CTL_ADD, false);
+	watch(e, lane);
 	if (!slot->conn->resetting)
 		open_lane(e, lane);
 }
@@ -230,6 +228,7 @@ void dbha__lane_hear(dbha_engine *e, struct lane *lane)
 		pool_answered(e, lane);
 	bool heard = lane->heard;
 	lane->heard = false;
+	lane->read = heard;
 	if (!heard || lane->state < LANE_RESETTING)
 		return;
 	if (lane->state == LANE_OPEN) {
@@ -243,6 +242,11 @@ void dbha__lane_hear(dbha_engine *e, struct lane *lane)
 		dbha__lane_give_back(e, lane);
 }
 
+bool dbha__lane_may_have_left(const struct lane *lane)
+{
+	return lane->read && (lane->state == LANE_RESETTING || (lane->state == LANE_OPEN && lane->pipe.n > 0));
+}
+
 void dbha__lane_push(dbha_engine *e, struct lane *lane)
 {
 	if (lane->state == LANE_OPEN && lane->pipe.open > 0)
@@ -250,8 +254,10 @@ void dbha__lane_push(dbha_engine *e, struct lane *lane)
 	if (lane->state != LANE_OPEN || !(lane->pipe.unsent || lane->pipe.corked || lane->watched))
 		return;
 	dbha__pipe_push(&lane->pipe);
-	if (lane->pipe.unsent != lane->watched)
-		watch(e, lane, EPOLL_CTL_MOD, lane->pipe.unsent);
+	if (lane->pipe.unsent == lane->watched)
+		return;
+	dbha__poller_change(&e->poller, lane->slot->conn->guard_fd, lane, lane->pipe.unsent);
+	lane->watched = lane->pipe.unsent;
 }
 
 /* Nobody is served by it any more. */

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 #include "call_fail.h"
 #include "clock.h"
@@ -706,10 +705,10 @@ static void take_submitted(dbha_engine *e)
 
 static void poll_sockets(dbha_engine *e)
 {
-	struct epoll_event events[EVENTS];
-	int n = epoll_wait(e->epoll_fd, events, EVENTS, 0);
+	void *ready[EVENTS];
+	int n = dbha__poller_look(&e->poller, ready, EVENTS);
 	for (int i = 0; i < n; i++) {
-		struct lane *lane = events[i].data.ptr;
+		struct lane *lane = ready[i];
 		if (lane)
 			lane->heard = true;
 		else

@@ -28,7 +28,7 @@ dbha_listener *dbha_listener_open(dbha *h, dbha_error *err)
 	}
 	l->h = h;
 	l->fork_generation = dbha__fork_generation();
-	l->epoll_fd = l->timer_fd = -1;
+	l->poller = POLLER_CLOSED;
 	l->timer_us = CLOCK_NEVER;
 	if (dbha__wake_init(&l->wake) != 0) {
 		dbha__fail(err, DBHA_ERR_SYSTEM, "no descriptor for a listener: %s", strerror(errno));

@@ -13,6 +13,7 @@
 #include "channels.h"
 #include "life.h"
 #include "listen.h"
+#include "poller.h"
 #include "pool.h"
 #include "view.h"
 #include "wake.h"
@@ -63,8 +64,7 @@ struct dbha_listener {
 	PGnotify *given; /* what `payload` of the owner's last notification points into */
 
 	int tries;
-	int epoll_fd, timer_fd; /* of dbha_listener_fd; -1 before */
-	int64_t armed_us;
+	struct poller poller; /* of dbha_listener_fd; closed before */
 };
 
 /* Does what there is to do now, without waiting, and sets `timer_us`. */

@@ -51,7 +51,7 @@ missing_packages() {
 	for need in cc=build-essential c++=build-essential make=build-essential autoreconf=autoconf automake=automake \
 		libtoolize=libtool pkg-config=pkg-config clang=clang clang-format=clang-format shellcheck=shellcheck jq=jq \
 		ps=procps psql=postgresql-client clang-tidy=clang-tidy cppcheck=cppcheck pgbouncer=pgbouncer groff=groff \
-		openssl=openssl unshare=util-linux nft=nftables ip=iproute2; do
+		openssl=openssl python3=python3 unshare=util-linux nft=nftables ip=iproute2; do
 		command=${need%%=*} package=${need#*=}
 		# Some of these lie where only root's PATH leads.
 		PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=("$package")
@@ -60,6 +60,8 @@ missing_packages() {
 	compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*' >/dev/null || missing+=(libclang-rt-dev)
 	pkg-config --exists libpq 2>/dev/null || missing+=(libpq-dev)
 	pkg-config --exists check 2>/dev/null || missing+=(check)
+	pkg-config --exists libuv 2>/dev/null || missing+=(libuv1-dev)
+	echo '#include <ev.h>' | cc -E - >/dev/null 2>&1 || missing+=(libev-dev)
 	echo '#include <pg_query.h>' | cc -E - >/dev/null 2>&1 || missing+=(libpg-query-dev)
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || [[ -x $(pg_config --bindir 2>/dev/null)/initdb ]] ||
 		missing+=(postgresql)
