@@ -203,6 +203,7 @@ struct memo {
 	char *sql; /* NULL: none */
 	bool soils;
 	bool slow;
+	bool may_set; /* see sessionstate: it shares its transaction with nobody */
 	bool quick;   /* it was answered quickly the last time that it was by itself, and as well in company */
 	bool no_read; /* submitted as a read it was refused as a write */
 };

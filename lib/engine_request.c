@@ -218,6 +218,7 @@ struct memo *dbha__memo_of(dbha_engine *e, const struct request *request)
 	free(memo->sql);
 	memo->sql = strlen(sql) <= MEMO_SQL_MAX ? strdup(sql) : NULL;
 	memo->soils = soils(sql);
+	memo->may_set = dbha__sessionstate_may_set(sql);
 	memo->slow = memo->quick = memo->no_read = false;
 	return memo;
 }

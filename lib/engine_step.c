@@ -48,7 +48,7 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	request->alone = memo->soils || memo->slow;
 	/* What commits on the way, or must not be in a transaction, cannot be verified; see dbha__verified_wanted. */
 	request->verified = e->verifies && call->intent != DBHA_READ && dbha__retry_atomic(request->rq.sql);
-	request->quick = memo->quick && !memo->slow && !memo->no_read;
+	request->quick = memo->quick && !memo->slow && !memo->no_read && !memo->may_set;
 	request->state = REQUEST_READY;
 	dbha__ready_add(ready_of(e, request), request, first);
 	dbha__alarm_set(e, request, request->pool_deadline);

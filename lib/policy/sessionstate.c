@@ -193,6 +193,50 @@ static void add(char *sql, size_t size, const char *statement)
 		snprintf(sql + used, size - used, "%s%s", used ? "; " : "", statement);
 }
 
+/* What stands before a parenthesis in the everyday statement: words of SQL, types, and functions of the server's that compute something. */
+static const char *const harmless[] = {
+    "abs",       "all",        "and",      "any",      "array_agg",  "as",      "avg",       "between",
+    "by",        "cast",       "ceil",     "char",     "coalesce",   "concat",  "count",     "date",
+    "date_part", "date_trunc", "distinct", "else",     "except",     "exists",  "extract",   "filter",
+    "floor",     "from",       "greatest", "in",       "intersect",  "is",      "join",      "json_agg",
+    "jsonb_agg", "least",      "left",     "length",   "like",       "limit",   "lower",     "max",
+    "md5",       "min",        "mod",      "not",      "now",        "nullif",  "numeric",   "offset",
+    "on",        "or",         "over",     "position", "rank",       "replace", "right",     "round",
+    "row",       "row_number", "select",   "some",     "string_agg", "substr",  "substring", "sum",
+    "then",      "timestamp",  "to_char",  "to_date",  "trim",       "union",   "unnest",    "upper",
+    "using",     "values",     "varchar",  "when",     "where",      "with",
+};
+
+static bool is_harmless(struct word word)
+{
+	for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++)
+		if (is(word, harmless[i]))
+			return true;
+	return false;
+}
+
+/* Part of a name, for all that is not ASCII, too. */
+static bool is_in_name(char c)
+{
+	return is_letter(c) || c == '$' || c == '"' || c == '.' || (unsigned char)c >= 0x80;
+}
+
+bool dbha__sessionstate_may_set(const char *sql)
+{
+	for (const char *at = strchr(sql, '('); at; at = strchr(at + 1, '(')) {
+		const char *end = at;
+		while (end > sql && strchr(" \t\r\n\f\v", end[-1]))
+			end--;
+		const char *begin = end;
+		while (begin > sql && is_in_name(begin[-1]))
+			begin--;
+		bool comment = end > sql + 1 && end[-1] == '/' && end[-2] == '*';
+		if (comment || (begin < end && !is_harmless((struct word){begin, (size_t)(end - begin)})))
+			return true;
+	}
+	return false;
+}
+
 /* As DISCARD ALL does it (its manual page lists the same steps), but only what is needed, and without our own statements. */
 const char *dbha__sessionstate_reset(unsigned used, bool rollback, bool on_standby, char *sql, size_t size)
 {

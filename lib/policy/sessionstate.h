@@ -26,6 +26,13 @@ enum session_use {
 unsigned dbha__sessionstate_hints(const char *sql);
 
 /*
+ * Whether a statement calls a function of which it is not known that it changes no setting: then it may change one until the end of its transaction,
+ * and what comes behind it there would see that. Only names before a parenthesis are looked at; what a view, a policy or an operator calls is not
+ * seen.
+ */
+bool dbha__sessionstate_may_set(const char *sql);
+
+/*
  * What the session has used in all, after a statement with this command tag has succeeded. used: before it. hints: of its text. A
  * DISCARD ALL, or DEALLOCATE ALL, takes away what it undoes.
  */

@@ -74,7 +74,7 @@ void book_enter(struct book *book, dbha_completion *completion)
 	entry->unknown = completion->error.outcome_unknown;
 	entry->safe = completion->error.retry_safe;
 	memcpy(entry->sqlstate, completion->error.sqlstate, sizeof entry->sqlstate);
-	if (completion->code != DBHA_OK && !book->first_error.code)
+	if (completion->code != DBHA_OK && (!book->first_error.code || book->first_error.code == DBHA_ERR_UNKNOWN))
 		book->first_error = completion->error;
 	book->completed++;
 	PQclear(completion->result);

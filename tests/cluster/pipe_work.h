@@ -12,7 +12,7 @@ dbha_engine *open_engine(dbha *h, dbha_engine_options options);
 void engines_close(void);
 
 /* What became of the tags 0, 1, 2 ... */
-#define BOOK_MAX 20000
+#define BOOK_MAX 1000000
 
 struct entry {
 	int completions;

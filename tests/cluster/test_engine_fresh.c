@@ -531,7 +531,7 @@ START_TEST(a_token_outlives_its_primary)
 	struct look w = raised(e);
 	cluster_all_catch_up(&c);
 	cluster_do(&c, "kill 1");
-	cluster_do(&c, "promote 2");
+	promote(&c, 2);
 	cluster_do(&c, "follow 3 2");
 	struct look l = LOOK(e, .token = w.route.token, .flags = DBHA_TOKEN, .timeout_ms = ANY_MS);
 	ASSERT_OK(l.code, l.err);

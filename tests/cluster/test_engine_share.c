@@ -13,7 +13,6 @@
 #define NOW       "extract(epoch FROM now()) * 1000000"
 #define BY_NUMBER "SELECT $1::bigint, (" NOW ")::bigint"
 #define DIVIDES   "SELECT 100 / $1::int, (" NOW ")::bigint"
-#define SLEEPS    "SELECT pg_sleep($1::float8), (" NOW ")::bigint"
 
 static struct cluster c;
 static struct book book;
@@ -233,13 +232,32 @@ END_TEST
 START_TEST(what_has_become_slow_shares_no_more)
 {
 	struct burst burst;
+	static const char naps[] =
+	    "SELECT @#@ $1::float8, (" NOW ")::bigint"; /* an operator: a function would share nothing */
+	cluster_ask(
+	    &c, 1,
+	    "CREATE FUNCTION nap(float8) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep($1); RETURN $1; END'; "
+	    "CREATE OPERATOR @#@ (RIGHTARG = float8, FUNCTION = nap)");
+	cluster_all_catch_up(&c);
 	dbha_engine *e = engine_of("1 2", NULL);
-	until_shared(e, SLEEPS, "0");
-	run_burst(e, SLEEPS, "0.006", BURST, &burst);
+	until_shared(e, naps, "0");
+	run_burst(e, naps, "0.006", BURST, &burst);
 	ck_assert_int_eq(shared(&burst), BURST - 1);
-	run_burst(e, SLEEPS, "0.006", BURST, &burst);
+	run_burst(e, naps, "0.006", BURST, &burst);
 	ck_assert_int_eq(shared(&burst), 0);
-	until_shared(e, SLEEPS, "0");
+	until_shared(e, naps, "0");
+	cluster_ask(&c, 1, "DROP FUNCTION nap CASCADE");
+}
+END_TEST
+
+/* What it sets for its transaction would be seen by those behind it: with row security, other people's rows. */
+START_TEST(what_calls_somebodys_function_shares_nothing)
+{
+	cluster_ask(&c, 1,
+	            "CREATE FUNCTION become(text) RETURNS text LANGUAGE sql AS 'SELECT set_config(''app.who'', $1, true)'");
+	cluster_all_catch_up(&c);
+	expect_none_shared(engine_of("1 2", NULL), "SELECT become($1), (" NOW ")::bigint", "somebody");
+	cluster_ask(&c, 1, "DROP FUNCTION become");
 }
 END_TEST
 
@@ -311,8 +329,9 @@ START_TEST(a_read_that_writes_is_done_or_not_done)
 	struct burst burst;
 	cluster_ask(&c, 1,
 	            "CREATE FUNCTION note(n bigint, by int) RETURNS bigint LANGUAGE plpgsql AS "
-	            "'BEGIN IF by < 2 THEN INSERT INTO rows VALUES (n); END IF; RETURN n / by; END'");
-	static const char sql[] = "SELECT note($1::bigint, $2::int), (" NOW ")::bigint";
+	            "'BEGIN IF by < 2 THEN INSERT INTO rows VALUES (n); END IF; RETURN n / by; END'; "
+	            "CREATE OPERATOR @#@ (LEFTARG = bigint, RIGHTARG = int, FUNCTION = note)");
+	static const char sql[] = "SELECT $1::bigint @#@ $2::int, (" NOW ")::bigint"; /* a function would share nothing */
 	dbha_engine *e = engine_of("1", "retry_budget=0");
 	const char *values[] = {"1", "2"};
 	dbha_request rq = DBHA_REQUEST(.sql = sql, .intent = DBHA_READ, .n_params = 2, .values = values);
@@ -345,7 +364,7 @@ START_TEST(a_read_that_writes_is_done_or_not_done)
 	ASSERT_OK(dbha_submit(e, &rq, 0, &err), err);
 	await_burst(e, 1, &burst);
 	ck_assert_int_eq(burst.attempts[0], 1);
-	cluster_ask(&c, 1, "DROP FUNCTION note");
+	cluster_ask(&c, 1, "DROP FUNCTION note CASCADE");
 }
 END_TEST
 
@@ -535,6 +554,7 @@ int main(void)
 	ADD_TEST(suite, only_read_committed_transactions_are_shared, servers, done, 60);
 	ADD_TEST(suite, what_is_not_certainly_a_quick_read_goes_by_itself, servers, done, 60);
 	ADD_TEST(suite, what_has_become_slow_shares_no_more, servers, done, 60);
+	ADD_TEST(suite, what_calls_somebodys_function_shares_nothing, servers, done, 60);
 	ADD_TEST(suite, an_error_in_the_middle_is_its_own_on_a_standby, servers, done, 60);
 	ADD_TEST(suite, an_error_in_the_middle_is_its_own_on_the_primary, servers, done, 60);
 	ADD_TEST(suite, many_errors_starve_nobody, servers, done, 60);

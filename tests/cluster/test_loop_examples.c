@@ -298,7 +298,10 @@ static void through_two_failovers(const char *name, const char *command, int lat
 	while (!errand_done(errand))
 		live();
 	hang_up_while_nothing_can_be_done();
-	live_through(errand_start("%s promote %s 2", tool, c.dir), 300);
+	/* The third follows the second, or its own promotion would make it a primary of the same timeline. */
+	live_through(errand_start("%s promote %s 2 && timeout 10 sh -c 'until %s follow %s 3 2; do sleep 0.1; done'", tool,
+	                          c.dir, tool, c.dir),
+	             300);
 	live_through(errand_start("%s pause %s 2 && sleep 0.5 && %s promote %s 3", tool, c.dir, tool, c.dir), 300);
 	stop_talking();
 	expect_sleep();

@@ -186,6 +186,28 @@ START_TEST(words_are_for_people_and_never_too_many)
 }
 END_TEST
 
+START_TEST(what_may_change_a_setting_is_told_by_its_name)
+{
+	static const char *const harmless[] = {
+	    "SELECT 1",
+	    "SELECT v FROM t WHERE id = $1",
+	    "SELECT count(*), Max (v) FROM t WHERE id IN ($1, $2) AND (a OR b)",
+	    "SELECT (a + b) * (c) FROM t JOIN u USING (id)",
+	    "",
+	};
+	static const char *const may_set[] = {
+	    "SELECT docs_of($1)",         "SELECT app.count($1)",
+	    "SELECT \"count\"($1)",       "SELECT count/* */($1)",
+	    "SELECT z\xc3\xa4hle($1)",    "SELECT f\n ($1)",
+	    "SELECT 1 OPERATOR(app.+) 2", "SELECT pg_catalog.set_config('a', 'b', true)",
+	};
+	for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++)
+		ck_assert_msg(!dbha__sessionstate_may_set(harmless[i]), "%s", harmless[i]);
+	for (size_t i = 0; i < sizeof may_set / sizeof may_set[0]; i++)
+		ck_assert_msg(dbha__sessionstate_may_set(may_set[i]), "%s", may_set[i]);
+}
+END_TEST
+
 static Suite *sessionstate_suite(void)
 {
 	TCase *tcase = tcase_create("sessionstate");
@@ -193,6 +215,7 @@ static Suite *sessionstate_suite(void)
 	tcase_add_loop_test(tcase, a_tag_tells_what_is_left, 0, sizeof tags / sizeof tags[0]);
 	tcase_add_test(tcase, a_rollback_undoes_what_is_transactional);
 	tcase_add_test(tcase, a_reset_undoes_what_was_used_and_no_more);
+	tcase_add_test(tcase, what_may_change_a_setting_is_told_by_its_name);
 	tcase_add_test(tcase, words_are_for_people_and_never_too_many);
 	Suite *suite = suite_create("sessionstate");
 	suite_add_tcase(suite, tcase);
