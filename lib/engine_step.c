@@ -46,8 +46,6 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	const struct memo *memo = dbha__memo_of(e, request);
 	request->soils = memo->soils;
 	request->alone = memo->soils || memo->slow;
-	/* What commits on the way, or must not be in a transaction, cannot be verified; see dbha__verified_wanted. */
-	request->verified = e->verifies && call->intent != DBHA_READ && dbha__retry_atomic(request->rq.sql);
 	request->quick = memo->quick && !memo->slow && !memo->no_read;
 	request->state = REQUEST_READY;
 	dbha__ready_add(ready_of(e, request), request, first);
@@ -806,6 +804,7 @@ static bool send_statement(const dbha_engine *e, struct lane *lane, struct reque
 	how |= join_group(e, lane, request);
 	if (request->verified)
 		return send_verified(lane, request, how, refused);
+	dbha__verify_free(request);
 	if (dbha__fresh_concerns(request))
 		return dbha__fresh_send(lane, request, how, refused);
 	return dbha__pipe_send(&lane->pipe, &request->rq, how, request, refused);
@@ -848,6 +847,15 @@ static void send_nowhere(dbha_engine *e, struct request *request, const struct d
 	park(e, request, decision->version == e->version ? CLOCK_NEVER : e->now);
 }
 
+/*
+ * What commits on the way, or must not be in a transaction, cannot be verified; see dbha__verified_wanted. On a standby there is nothing to verify,
+ * but it may have to be asked what it has replayed.
+ */
+static bool is_to_be_verified(const dbha_engine *e, const struct request *request, const struct route *route)
+{
+	return e->verifies && route->writes && request->call.intent != DBHA_READ && dbha__retry_atomic(request->rq.sql);
+}
+
 /* Sends a request that is ready, or parks it. False: there is no room, it stays where it is. */
 static bool dispatch(dbha_engine *e, struct request *request)
 {
@@ -857,6 +865,7 @@ static bool dispatch(dbha_engine *e, struct request *request)
 		send_nowhere(e, request, &decision);
 		return true;
 	}
+	request->verified = is_to_be_verified(e, request, &decision.route);
 	struct node_lanes *node = &e->nodes[decision.route.node];
 	struct lane *lane = dbha__lane_choose(e, &decision, request);
 	if (lane) {
