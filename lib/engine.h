@@ -183,6 +183,7 @@ struct lane {
 	bool watched;                /* for becoming writable, too */
 	int64_t head_us;             /* since when the server is at the oldest, as far as can be known */
 	int64_t idle_us;             /* since when nothing is on its way here */
+	int64_t open_us;             /* since when it is open */
 };
 
 struct node_lanes {
@@ -339,6 +340,9 @@ void dbha__lane_push(dbha_engine *e, struct lane *lane);
 
 /* Gives the connection, or the place in the queue, back. Nothing that has an owner may be on its way. */
 void dbha__lane_give_back(dbha_engine *e, struct lane *lane);
+
+/* Where others wait for a connection to a node, because the engines have them all: one goes back. */
+void dbha__lane_make_way(dbha_engine *e, int node);
 
 /* Between two steps: whether it should go back, when to look again. */
 int64_t dbha__lane_tend(dbha_engine *e, struct lane *lane);

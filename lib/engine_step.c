@@ -985,14 +985,17 @@ static bool anybody_ready(const dbha_engine *e)
 static int64_t tend_lanes(dbha_engine *e)
 {
 	int64_t wake = CLOCK_NEVER;
-	bool busy = false;
+	bool busy = false, gone = false;
 	for (int i = 0; i < e->h->n_places; i++) {
 		struct node_lanes *node = &e->nodes[i];
+		dbha__lane_make_way(e, i);
 		for (int k = 0; k < e->connections; k++) {
 			struct lane *lane = &node->lanes[k];
+			bool was_open = lane->state == LANE_OPEN;
 			dbha__fresh_ask(lane);
 			dbha__lane_push(e, lane);
 			int64_t own = dbha__lane_tend(e, lane);
+			gone = gone || (was_open && lane->state == LANE_NONE);
 			busy = busy || (lane->state != LANE_NONE && (lane->state != LANE_OPEN || lane->pipe.n > 0));
 			wake = own < wake ? own : wake;
 		}
@@ -1000,8 +1003,8 @@ static int64_t tend_lanes(dbha_engine *e)
 		bool waits = anybody_ready(e) && node->not_before_us > e->now;
 		wake = waits && node->not_before_us < wake ? node->not_before_us : wake;
 	}
-	/* Connections have gone back since those who are ready looked for one, and nothing is under way that would bring the next step. */
-	if (!busy && anybody_ready(e) && wake > e->now + READY_US)
+	/* A connection has gone back since those who are ready looked for one, or nothing is under way that would bring the next step. */
+	if ((gone || !busy) && anybody_ready(e) && wake > e->now + READY_US)
 		wake = e->now + READY_US;
 	return wake;
 }

@@ -1,0 +1,157 @@
+/*
+ * test_engine_meet: where the rules of an engine meet each other, and the other callers of its handle: a connection that goes back while
+ * another is busy, a pool that the engine has to itself, one connection for everything.
+ */
+#include <string.h>
+
+#include "pipe_work.h"
+
+static struct cluster c;
+static struct book book;
+
+static void servers(void)
+{
+	cluster_intact_with_rows(&c, "2", "id bigint PRIMARY KEY");
+	memset(&book, 0, sizeof book);
+}
+
+static void done(void)
+{
+	engines_close();
+	handles_close();
+	cluster_ask(&c, 1, "TRUNCATE rows");
+	c.intact = true;
+}
+
+/* Nothing is completed in this time. */
+static void expect_nothing(dbha_engine *e, int ms)
+{
+	dbha_completion none = {.size = sizeof none};
+	ck_assert_int_eq(dbha_next_completion(e, &none, ms, NULL), 0);
+}
+
+/* Behind a cancel a connection takes nothing new, and goes back. Who waits for its place must not wait for the other connection. */
+START_TEST(a_connection_that_goes_back_is_not_missed)
+{
+	dbha *h = open_all(&c, NULL);
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 2, .thread = 1});
+	dbha_error err;
+	submit_sql(e, DBHA_WRITE, 0, "SELECT pg_sleep(6)", 1000);
+	expect_nothing(e, 200);
+	submit_sql(e, DBHA_WRITE, 0, "SELECT pg_sleep(7)", 1001);
+	expect_nothing(e, 300);
+	for (int i = 0; i < 20; i++)
+		submit_insert(e, (uint64_t)i);
+	expect_nothing(e, 100);
+	ASSERT_OK(dbha_submit_cancel(e, 1001, &err), err);
+	book.submitted = 21;
+	book_await(&book, e, 3000);
+	ck_assert_int_eq(book.entries[1001].code, DBHA_ERR_CANCELED);
+	ck_assert_int_eq(book_count(&book, 0, 20, DBHA_OK), 20);
+}
+END_TEST
+
+/* For each that is completed another is submitted. */
+static void *keep_busy(void *arg)
+{
+	dbha_engine *e = arg;
+	dbha_error err;
+	const dbha_request rq = DBHA_REQUEST(.sql = "SELECT 1", .intent = DBHA_WRITE);
+	while (!atomic_load(&threads_stop)) {
+		dbha_completion got = {.size = sizeof got};
+		if (dbha_next_completion(e, &got, 100, &err) != 1)
+			continue;
+		PQclear(got.result);
+		dbha_submit(e, &rq, 1, &err);
+	}
+	return NULL;
+}
+
+static dbha_engine *open_busy(dbha *h, int connections)
+{
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = connections, .thread = 1});
+	for (uint64_t i = 0; i < 200; i++)
+		submit_sql(e, DBHA_WRITE, 0, "SELECT 1", i);
+	start_thread(keep_busy, e);
+	return e;
+}
+
+static void not_busy_any_more(void)
+{
+	atomic_store(&threads_stop, true);
+	join_threads();
+	atomic_store(&threads_stop, false);
+}
+
+/* More connections than the pool has: so its own places in the queue are there as well. */
+static void check_others_get_their_turn(int connections)
+{
+	dbha *h = open_all(&c, "pool_max_size=2");
+	dbha_error err;
+	open_busy(h, connections);
+	WAIT_FOR(counters(h, -1).statements > 1000, PATIENCE_MS);
+	for (int i = 0; i < 20; i++)
+		ASSERT_OK(run(h, DBHA_WRITE, 3000, "SELECT 2", &err), err);
+	not_busy_any_more();
+}
+
+START_TEST(a_call_gets_its_turn_beside_an_engine_that_has_the_pool)
+{
+	check_others_get_their_turn(2);
+}
+END_TEST
+
+START_TEST(a_call_gets_its_turn_beside_an_engine_that_wants_more)
+{
+	check_others_get_their_turn(4);
+}
+END_TEST
+
+START_TEST(two_engines_share_a_pool)
+{
+	dbha *h = open_all(&c, "pool_max_size=1");
+	open_busy(h, 1);
+	WAIT_FOR(counters(h, -1).statements > 1000, PATIENCE_MS);
+	dbha_engine *other = open_engine(h, (dbha_engine_options){.connections = 1});
+	for (int i = 0; i < 20; i++)
+		submit_sql(other, DBHA_WRITE, 0, "SELECT 2", (uint64_t)i);
+	book.submitted = 20;
+	book_await(&book, other, 3000);
+	ck_assert_int_eq(book_count(&book, 0, 20, DBHA_OK), 20);
+	not_busy_any_more();
+}
+END_TEST
+
+START_TEST(one_connection_is_enough_for_everything)
+{
+	dbha *h = open_all(&c, "pool_max_size=1&verify_commit=on");
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 1, .depth = 1});
+	dbha_error err;
+	for (uint64_t i = 0; i < 300; i++) {
+		dbha_request rq = DBHA_REQUEST(.sql = "SELECT 1", .flags = DBHA_TOKEN);
+		rq.intent = i % 2 ? DBHA_WRITE : DBHA_READ;
+		if (i % 3 == 0)
+			submit_insert(e, i);
+		else if (i % 3 == 1)
+			submit_read(e, i);
+		else
+			ASSERT_OK(dbha_submit(e, &rq, i, &err), err);
+	}
+	book.submitted = 300;
+	book_await(&book, e, PATIENCE_MS);
+	book_expect_once(&book);
+	ck_assert_int_eq(book_count(&book, 0, 300, DBHA_OK), 300);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 100);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("engine_meet");
+	ADD_TEST(suite, a_connection_that_goes_back_is_not_missed, servers, done, 60);
+	ADD_TEST(suite, a_call_gets_its_turn_beside_an_engine_that_has_the_pool, servers, done, 60);
+	ADD_TEST(suite, a_call_gets_its_turn_beside_an_engine_that_wants_more, servers, done, 60);
+	ADD_TEST(suite, two_engines_share_a_pool, servers, done, 60);
+	ADD_TEST(suite, one_connection_is_enough_for_everything, servers, done, 60);
+	return run_suite(suite, &c);
+}
