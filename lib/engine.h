@@ -225,7 +225,7 @@ struct dbha_engine {
 	bool verifies; /* verify_commit */
 	unsigned fork_generation;
 	struct wake wake; /* something was submitted, the view has changed, a pool has answered */
-	struct wake told; /* threaded: there are completions */
+	struct wake told; /* there are completions; not threaded: only where somebody waits for one */
 	struct poller poller;
 
 	struct mutex stepping;
@@ -253,9 +253,11 @@ struct dbha_engine {
 	struct request_list submitted, completed;
 	struct request *spares; /* memory of requests that are over, REQUEST_BLOCK each */
 	int n_spares;
-	int live;    /* submitted and not completed */
-	bool closed; /* nothing more is taken */
-	bool abort;  /* what is live is to end now */
+	int live;      /* submitted and not completed */
+	int expecting; /* not threaded: who wait for a completion */
+	bool told_set; /* not threaded: `told` was signalled for one of them */
+	bool closed;   /* nothing more is taken */
+	bool abort;    /* what is live is to end now */
 
 	struct verifier verifier;
 

@@ -970,6 +970,11 @@ static void publish(dbha_engine *e)
 		e->completed.last = e->over.last;
 	}
 	e->live -= n;
+	/* Under the lock, as it is taken back. */
+	if (was_empty && e->expecting > 0 && !e->told_set) {
+		dbha__wake_signal(&e->told);
+		e->told_set = true;
+	}
 	dbha__cond_broadcast(&e->news);
 	dbha__mutex_unlock(&e->lock);
 	e->over = (struct request_list){NULL, NULL};

@@ -2,6 +2,7 @@
  * test_engine_meet: where the rules of an engine meet each other, and the other callers of its handle: a connection that goes back while
  * another is busy, a pool that the engine has to itself, one connection for everything.
  */
+#include <poll.h>
 #include <string.h>
 
 #include "pipe_work.h"
@@ -122,6 +123,36 @@ START_TEST(two_engines_share_a_pool)
 }
 END_TEST
 
+static void *step_by_descriptor(void *arg)
+{
+	dbha_engine *e = arg;
+	struct pollfd item = {.fd = dbha_engine_fd(e, NULL), .events = POLLIN};
+	while (!atomic_load(&threads_stop)) {
+		poll(&item, 1, 100);
+		dbha_engine_step(e, NULL, NULL);
+	}
+	return NULL;
+}
+
+/* One thread steps, another waits for completions, without a thread of the library: whoever sees the answer first, it is not left lying. */
+START_TEST(who_waits_learns_of_what_another_thread_has_stepped)
+{
+	dbha *h = open_all(&c, NULL);
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 1});
+	start_thread(step_by_descriptor, e);
+	start_thread(step_by_descriptor, e);
+	for (uint64_t i = 0; i < 1000; i++) {
+		submit_sql(e, DBHA_WRITE, 0, "SELECT 1", i);
+		int64_t began = now_ms();
+		dbha_completion got = await_completion(e);
+		ck_assert_int_eq(got.code, DBHA_OK);
+		ck_assert_int_lt(now_ms() - began, 1500);
+		PQclear(got.result);
+	}
+	not_busy_any_more();
+}
+END_TEST
+
 START_TEST(one_connection_is_enough_for_everything)
 {
 	dbha *h = open_all(&c, "pool_max_size=1&verify_commit=on");
@@ -152,6 +183,7 @@ int main(void)
 	ADD_TEST(suite, a_call_gets_its_turn_beside_an_engine_that_has_the_pool, servers, done, 60);
 	ADD_TEST(suite, a_call_gets_its_turn_beside_an_engine_that_wants_more, servers, done, 60);
 	ADD_TEST(suite, two_engines_share_a_pool, servers, done, 60);
+	ADD_TEST(suite, who_waits_learns_of_what_another_thread_has_stepped, servers, done, 60);
 	ADD_TEST(suite, one_connection_is_enough_for_everything, servers, done, 60);
 	return run_suite(suite, &c);
 }
