@@ -176,6 +176,94 @@ START_TEST(one_connection_is_enough_for_everything)
 }
 END_TEST
 
+/* ---- everything at a time ----------------------------------------------------------------------------------------- */
+
+#define STORM 12000
+#define QUEUE 400
+
+static char token[DBHA_TOKEN_MAX];
+
+/* One of everything, by turns that do not repeat soon. */
+static int submit_any(dbha_engine *e, uint64_t tag)
+{
+	static const char *const texts[] = {"SELECT 1",
+	                                    "SELECT 2 + 2",
+	                                    "SELECT 1 / 0",
+	                                    "SELECT pg_sleep(0.005)",
+	                                    "SET work_mem = '1MB'",
+	                                    "INSERT INTO rows SELECT 1 WHERE false",
+	                                    "SELECT count(*) FROM rows"};
+	static uint64_t state = 1;
+	dbha_error err;
+	state = state * 6364136223846793005u + 1442695040888963407u;
+	unsigned die = (unsigned)(state >> 40);
+	dbha_request rq = DBHA_REQUEST(.sql = texts[die % 7]);
+	rq.intent = die / 7 % 3;
+	rq.flags = (die / 21 % 4 == 0 ? DBHA_TOKEN : 0) | (die / 84 % 4 == 0 ? DBHA_IDEMPOTENT : 0);
+	rq.token = die / 336 % 3 == 0 ? token : NULL;
+	rq.timeout_ms = die / 1008 % 5 == 0 ? 1 + (int)(die / 5040 % 40) : 0;
+	int code = dbha_submit(e, &rq, tag, &err);
+	if (code == DBHA_OK && die / 2016 % 9 == 0)
+		dbha_submit_cancel(e, tag - die % 50 % (tag + 1), &err);
+	return code;
+}
+
+static void take_any(dbha_engine *e)
+{
+	dbha_completion got = await_completion(e);
+	if (got.code == DBHA_OK && got.route.token[0])
+		memcpy(token, got.route.token, sizeof token);
+	book_enter(&book, &got);
+}
+
+/* As many as its queue holds, no more and no fewer: whatever was submitted before has been forgotten. */
+static void expect_room_for(dbha *h, dbha_engine *e, int n)
+{
+	dbha_error err;
+	const dbha_request rq = DBHA_REQUEST(.sql = "SELECT 3", .intent = DBHA_WRITE, .timeout_ms = PATIENCE_MS);
+	int taken = 0;
+	while (taken <= n && dbha_submit(e, &rq, 1, &err) == DBHA_OK) {
+		/* What is on its way does not count: one after the other. */
+		uint64_t before = counters(h, -1).statements;
+		int64_t until = now_ms() + PATIENCE_MS;
+		while (counters(h, -1).statements == before && now_ms() < until)
+			dbha_engine_step(e, NULL, &err);
+		taken++;
+	}
+	ck_assert_int_eq(taken, n);
+}
+
+static void check_storm(const char *options)
+{
+	dbha *h = open_all(&c, options);
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.connections = 3, .queue = QUEUE, .depth = 20});
+	token[0] = '\0';
+	while (book.completed < STORM) {
+		while (book.submitted < STORM && submit_any(e, (uint64_t)book.submitted) == DBHA_OK)
+			book.submitted++;
+		take_any(e);
+		if (book.completed % 2000 == 1000)
+			cluster_ask(&c, 1 + book.completed / 2000 % 2,
+			            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'");
+	}
+	book_expect_once(&book);
+	ck_assert_int_gt(book_count(&book, 0, STORM, DBHA_OK), STORM / 4);
+	ck_assert_int_gt(book_count(&book, 0, STORM, DBHA_ERR_CANCELED), 0);
+	expect_room_for(h, e, QUEUE);
+}
+
+START_TEST(whatever_becomes_of_them_they_are_counted_once)
+{
+	check_storm(NULL);
+}
+END_TEST
+
+START_TEST(whatever_becomes_of_them_they_are_counted_once_verified)
+{
+	check_storm("verify_commit=on&routing=auto");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("engine_meet");
@@ -185,5 +273,7 @@ int main(void)
 	ADD_TEST(suite, two_engines_share_a_pool, servers, done, 60);
 	ADD_TEST(suite, who_waits_learns_of_what_another_thread_has_stepped, servers, done, 60);
 	ADD_TEST(suite, one_connection_is_enough_for_everything, servers, done, 60);
+	ADD_TEST(suite, whatever_becomes_of_them_they_are_counted_once, servers, done, 60);
+	ADD_TEST(suite, whatever_becomes_of_them_they_are_counted_once_verified, servers, done, 60);
 	return run_suite(suite, &c);
 }
