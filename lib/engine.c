@@ -17,13 +17,15 @@
 #include "statement.h"
 #include "thread.h"
 
-#define CONNECTIONS 4
-#define DEPTH       64
-#define DEPTH_MAX   4096
-#define QUEUE       1024
-#define QUEUE_MAX   10000000
+#define CONNECTIONS   4
+#define DEPTH         64
+#define DEPTH_MAX     4096
+#define QUEUE         1024
+#define QUEUE_MAX     10000000
+/* How often stopping looks whether all is done. */
+#define DRAIN_LOOK_US ((int64_t)10000)
 /* How long stopping waits for the last step of another thread. */
-#define STOP_US     ((int64_t)5000000)
+#define STOP_US       ((int64_t)5000000)
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
@@ -338,8 +340,9 @@ static struct request *take_completed(dbha_engine *e)
 		dbha__request_remove(&e->completed, request);
 	bool emptied = !e->completed.first;
 	/* Under the lock: behind it somebody may have told of the next one. */
-	if (e->threaded && emptied)
+	if (emptied && (e->threaded || e->told_set))
 		dbha__wake_drain(&e->told);
+	e->told_set = e->told_set && !emptied;
 	dbha__mutex_unlock(&e->lock);
 	if (request)
 		atomic_fetch_sub(&e->waiting, 1);
@@ -379,15 +382,30 @@ static void give(dbha_engine *e, struct request *request, dbha_completion *out)
 	dbha__request_free(e, request);
 }
 
+/* Whether there is one; else it is told of the next. change: 1, and -1 when it does not wait any more. */
+static bool expect_one(dbha_engine *e, int change)
+{
+	dbha__mutex_lock(&e->lock);
+	e->expecting += change;
+	bool there = e->completed.first;
+	dbha__mutex_unlock(&e->lock);
+	return there;
+}
+
+/* For one, or for something to do: another thread may step as well, and it may be that one which takes the answer. */
+static void wait_for_either(dbha_engine *e, int64_t deadline)
+{
+	struct pollfd items[] = {{.fd = e->poller.fd, .events = POLLIN}, {.fd = e->told.read_fd, .events = POLLIN}};
+	if (!expect_one(e, 1))
+		poll(items, 2, dbha__clock_poll_ms(dbha__clock_now(), deadline));
+	expect_one(e, -1);
+}
+
 static void await_completion(dbha_engine *e, int64_t deadline)
 {
 	if (!e->threaded) {
 		step(e);
-		dbha__mutex_lock(&e->lock);
-		bool there = e->completed.first;
-		dbha__mutex_unlock(&e->lock);
-		if (!there)
-			wait_for_work(e, deadline);
+		wait_for_either(e, deadline);
 		return;
 	}
 	dbha__mutex_lock(&e->lock);
@@ -432,9 +450,11 @@ static void drain(dbha_engine *e, int64_t deadline)
 {
 	while (count_live(e) > 0 && dbha__clock_now() < deadline) {
 		if (!e->threaded) {
+			/* Another thread may step as well, and take what would have ended the wait. */
+			int64_t look = dbha__clock_now() + DRAIN_LOOK_US;
 			step(e);
 			if (count_live(e) > 0)
-				wait_for_work(e, deadline);
+				wait_for_work(e, look < deadline ? look : deadline);
 			continue;
 		}
 		dbha__mutex_lock(&e->lock);

@@ -183,6 +183,7 @@ struct lane {
 	bool watched;                /* for becoming writable, too */
 	int64_t head_us;             /* since when the server is at the oldest, as far as can be known */
 	int64_t idle_us;             /* since when nothing is on its way here */
+	int64_t open_us;             /* since when it is open */
 };
 
 struct node_lanes {
@@ -225,7 +226,7 @@ struct dbha_engine {
 	bool verifies; /* verify_commit */
 	unsigned fork_generation;
 	struct wake wake; /* something was submitted, the view has changed, a pool has answered */
-	struct wake told; /* threaded: there are completions */
+	struct wake told; /* there are completions; not threaded: only where somebody waits for one */
 	struct poller poller;
 
 	struct mutex stepping;
@@ -253,9 +254,11 @@ struct dbha_engine {
 	struct request_list submitted, completed;
 	struct request *spares; /* memory of requests that are over, REQUEST_BLOCK each */
 	int n_spares;
-	int live;    /* submitted and not completed */
-	bool closed; /* nothing more is taken */
-	bool abort;  /* what is live is to end now */
+	int live;      /* submitted and not completed */
+	int expecting; /* not threaded: who wait for a completion */
+	bool told_set; /* not threaded: `told` was signalled for one of them */
+	bool closed;   /* nothing more is taken */
+	bool abort;    /* what is live is to end now */
 
 	struct verifier verifier;
 
@@ -340,6 +343,9 @@ void dbha__lane_push(dbha_engine *e, struct lane *lane);
 
 /* Gives the connection, or the place in the queue, back. Nothing that has an owner may be on its way. */
 void dbha__lane_give_back(dbha_engine *e, struct lane *lane);
+
+/* Where others wait for a connection to a node, because the engines have them all: one goes back. */
+void dbha__lane_make_way(dbha_engine *e, int node);
 
 /* Between two steps: whether it should go back, when to look again. */
 int64_t dbha__lane_tend(dbha_engine *e, struct lane *lane);

@@ -13,6 +13,8 @@
 #define LINGER_US     ((int64_t)20000)
 /* One that has rested this long may have been closed by its server; see call.c. */
 #define LOOK_AFTER_US 8000
+/* How long a connection is kept at least where others wait for one. */
+#define TURN_US       ((int64_t)20000)
 /* A pool that has no place in its queue, or is not what it was thought to be, is asked again after this. */
 #define ASK_AGAIN_US  1000
 
@@ -60,7 +62,7 @@ void dbha__lane_give_back(dbha_engine *e, struct lane *lane)
 
 static void open_lane(dbha_engine *e, struct lane *lane)
 {
-	lane->idle_us = e->now;
+	lane->idle_us = lane->open_us = e->now;
 	dbha__wait_begin(lane->slot->conn);
 	lane->state = LANE_OPEN;
 	if (dbha__pipe_begin(&lane->pipe, lane->slot->conn))
@@ -258,6 +260,26 @@ void dbha__lane_push(dbha_engine *e, struct lane *lane)
 		return;
 	dbha__poller_change(&e->poller, lane->slot->conn->guard_fd, lane, lane->pipe.unsent);
 	lane->watched = lane->pipe.unsent;
+}
+
+/*
+ * A connection that always has something to do would never go back, and whoever else waits for one of a full pool, another engine or a
+ * call, would never get it. So they take turns. Our own places in the queue do not count.
+ */
+void dbha__lane_make_way(dbha_engine *e, int node)
+{
+	const struct pool *pool = &e->h->pools[node];
+	int others = atomic_load_explicit(&pool->load, memory_order_relaxed) - pool->limits.max_size;
+	struct lane *oldest = NULL;
+	for (int i = 0; others > 0 && i < e->connections; i++) {
+		struct lane *lane = &e->nodes[node].lanes[i];
+		if (lane->state == LANE_ASKED || (lane->state == LANE_OPEN && lane->closing))
+			others--;
+		else if (lane->state == LANE_OPEN && (!oldest || lane->open_us < oldest->open_us))
+			oldest = lane;
+	}
+	if (others > 0 && oldest && e->now - oldest->open_us >= TURN_US)
+		oldest->closing = true;
 }
 
 /* Nobody is served by it any more. */

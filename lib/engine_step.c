@@ -46,8 +46,6 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	const struct memo *memo = dbha__memo_of(e, request);
 	request->soils = memo->soils;
 	request->alone = memo->soils || memo->slow;
-	/* What commits on the way, or must not be in a transaction, cannot be verified; see dbha__verified_wanted. */
-	request->verified = e->verifies && call->intent != DBHA_READ && dbha__retry_atomic(request->rq.sql);
 	request->quick = memo->quick && !memo->slow && !memo->no_read && !memo->may_set;
 	request->state = REQUEST_READY;
 	dbha__ready_add(ready_of(e, request), request, first);
@@ -806,6 +804,7 @@ static bool send_statement(const dbha_engine *e, struct lane *lane, struct reque
 	how |= join_group(e, lane, request);
 	if (request->verified)
 		return send_verified(lane, request, how, refused);
+	dbha__verify_free(request);
 	if (dbha__fresh_concerns(request))
 		return dbha__fresh_send(lane, request, how, refused);
 	return dbha__pipe_send(&lane->pipe, &request->rq, how, request, refused);
@@ -848,6 +847,15 @@ static void send_nowhere(dbha_engine *e, struct request *request, const struct d
 	park(e, request, decision->version == e->version ? CLOCK_NEVER : e->now);
 }
 
+/*
+ * What commits on the way, or must not be in a transaction, cannot be verified; see dbha__verified_wanted. On a standby there is nothing to verify,
+ * but it may have to be asked what it has replayed.
+ */
+static bool is_to_be_verified(const dbha_engine *e, const struct request *request, const struct route *route)
+{
+	return e->verifies && route->writes && request->call.intent != DBHA_READ && dbha__retry_atomic(request->rq.sql);
+}
+
 /* Sends a request that is ready, or parks it. False: there is no room, it stays where it is. */
 static bool dispatch(dbha_engine *e, struct request *request)
 {
@@ -857,6 +865,7 @@ static bool dispatch(dbha_engine *e, struct request *request)
 		send_nowhere(e, request, &decision);
 		return true;
 	}
+	request->verified = is_to_be_verified(e, request, &decision.route);
 	struct node_lanes *node = &e->nodes[decision.route.node];
 	struct lane *lane = dbha__lane_choose(e, &decision, request);
 	if (lane) {
@@ -961,6 +970,11 @@ static void publish(dbha_engine *e)
 		e->completed.last = e->over.last;
 	}
 	e->live -= n;
+	/* Under the lock, as it is taken back. */
+	if (was_empty && e->expecting > 0 && !e->told_set) {
+		dbha__wake_signal(&e->told);
+		e->told_set = true;
+	}
 	dbha__cond_broadcast(&e->news);
 	dbha__mutex_unlock(&e->lock);
 	e->over = (struct request_list){NULL, NULL};
@@ -976,14 +990,17 @@ static bool anybody_ready(const dbha_engine *e)
 static int64_t tend_lanes(dbha_engine *e)
 {
 	int64_t wake = CLOCK_NEVER;
-	bool busy = false;
+	bool busy = false, gone = false;
 	for (int i = 0; i < e->h->n_places; i++) {
 		struct node_lanes *node = &e->nodes[i];
+		dbha__lane_make_way(e, i);
 		for (int k = 0; k < e->connections; k++) {
 			struct lane *lane = &node->lanes[k];
+			bool was_open = lane->state == LANE_OPEN;
 			dbha__fresh_ask(lane);
 			dbha__lane_push(e, lane);
 			int64_t own = dbha__lane_tend(e, lane);
+			gone = gone || (was_open && lane->state == LANE_NONE);
 			busy = busy || (lane->state != LANE_NONE && (lane->state != LANE_OPEN || lane->pipe.n > 0));
 			wake = own < wake ? own : wake;
 		}
@@ -991,8 +1008,8 @@ static int64_t tend_lanes(dbha_engine *e)
 		bool waits = anybody_ready(e) && node->not_before_us > e->now;
 		wake = waits && node->not_before_us < wake ? node->not_before_us : wake;
 	}
-	/* Connections have gone back since those who are ready looked for one, and nothing is under way that would bring the next step. */
-	if (!busy && anybody_ready(e) && wake > e->now + READY_US)
+	/* A connection has gone back since those who are ready looked for one, or nothing is under way that would bring the next step. */
+	if ((gone || !busy) && anybody_ready(e) && wake > e->now + READY_US)
 		wake = e->now + READY_US;
 	return wake;
 }

@@ -351,6 +351,21 @@ START_TEST(what_may_write_is_not_executed_for_nothing)
 }
 END_TEST
 
+/* Nor is it read without being asked for where its commit would be verified. */
+START_TEST(what_is_verified_on_a_standby_is_as_fresh)
+{
+	dbha *h = open_all(&c, NO_NEWS "&target_session_attrs=prefer-standby&verify_commit=on");
+	dbha_engine *e = open_engine(h, (dbha_engine_options){.thread = 1});
+	hold_both();
+	struct look w = raised(e);
+	ASSERT_LOOK(one(e, &DBHA_REQUEST(.intent = DBHA_DEFAULT, .token = w.route.token)), w.n, BEHIND, PRIMARY);
+	go_on_both();
+	cluster_all_catch_up(&c);
+	ASSERT_LOOK(one(e, &DBHA_REQUEST(.intent = DBHA_DEFAULT, .token = w.route.token)), w.n, GUARDED, STANDBY);
+	c.intact = true;
+}
+END_TEST
+
 START_TEST(a_snapshot_that_is_older_than_the_answer_is_not_read_from)
 {
 	dbha *h = open_all(&c, NO_NEWS REPEATABLE);
@@ -662,6 +677,7 @@ int main(void)
 	ADD_TEST(suite, a_standby_that_is_behind_is_not_believed, made, done, 60);
 	ADD_TEST(suite, most_reads_need_no_question, made, done, 60);
 	ADD_TEST(suite, a_read_waits_for_replay_up_to_max_wait, made, done, 60);
+	ADD_TEST(suite, what_is_verified_on_a_standby_is_as_fresh, made, done, 60);
 	ADD_TEST(suite, what_may_write_is_not_executed_for_nothing, made, done, 60);
 	ADD_TEST(suite, a_snapshot_that_is_older_than_the_answer_is_not_read_from, made, done, 60);
 	ADD_TEST(suite, reads_that_carry_tokens_do_not_go_back, made, done, 60);
