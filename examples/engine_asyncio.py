@@ -40,7 +40,7 @@ class Route(ctypes.Structure):
 
 class Completion(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("tag", c_uint64), ("code", c_int32), ("result", c_void_p), ("error", Error),
-                ("route", Route)]
+                ("route", Route), ("results", POINTER(c_void_p)), ("n_results", c_int), ("failed", c_int)]
 
 
 class Options(ctypes.Structure):

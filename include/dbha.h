@@ -852,6 +852,17 @@ DBHA_API dbha_engine *dbha_engine_open(dbha *h, const dbha_engine_options *optio
 DBHA_API int dbha_submit(dbha_engine *e, const dbha_request *request, uint64_t tag, dbha_error *err);
 
 /*
+ * dbha_submit_batch: hands a batch over, each=0: n statements in one transaction, with one completion for all of them. It has a connection to
+ *   itself while it is on its way. What dbha_batch says of an error, and of a lost connection, is true here as well.
+ * e: not NULL. batch: not NULL; copied with everything it points to; n from 1 on, flags DBHA_TOKEN too; each=1 (use dbha_submit), `results`, `codes`,
+ *   `failed` and `route` are refused. tag: as above. err: may be NULL.
+ * Returns: DBHA_OK: there will be a completion; or an error code: there will be none.
+ * Errors: those of dbha_submit; CONFIG (verify_commit=on, and it is no read).
+ * Threads: any. Blocking: no. Ownership: nothing is borrowed afterwards. Fork: FORKED.
+ */
+DBHA_API int dbha_submit_batch(dbha_engine *e, const dbha_batch_request *batch, uint64_t tag, dbha_error *err);
+
+/*
  * dbha_submit_cancel: gives up what was submitted with this tag. What has not been sent is completed with CANCELED; for what is being
  *   executed the server is asked to stop, once. There is one completion in any case, and it says what became of it.
  * e: not NULL. err: may be NULL. Returns: DBHA_OK, or an error code. Errors: USAGE (no request has this tag, or not any more); FORKED.
@@ -877,7 +888,7 @@ DBHA_API int dbha_engine_fd(dbha_engine *e, dbha_error *err);
  */
 DBHA_API int dbha_engine_step(dbha_engine *e, int64_t *wait_us, dbha_error *err);
 
-/* The end of a request. The caller sets `size`, and frees the result with PQclear. */
+/* The end of a request. The caller sets `size`, and frees the results: with dbha_completion_clear, or of a single request with PQclear. */
 typedef struct dbha_completion {
 	size_t size;
 	uint64_t tag;
@@ -885,6 +896,9 @@ typedef struct dbha_completion {
 	PGresult *result; /* as dbha_exec gives it: also where the server has refused the statement; else NULL */
 	dbha_error error; /* with DBHA_OK all 0 */
 	dbha_result_route route;
+	PGresult **results; /* of a batch that was done: n_results of them, in its order; else NULL */
+	int n_results;
+	int failed; /* of a batch that was not: whose error it was, and `result`; -1: no one's */
 } dbha_completion;
 
 /*
@@ -896,6 +910,13 @@ typedef struct dbha_completion {
  * Fork: FORKED.
  */
 DBHA_API int dbha_next_completion(dbha_engine *e, dbha_completion *out, int timeout_ms, dbha_error *err);
+
+/*
+ * dbha_completion_clear: frees the results of a completion, and leaves none in it.
+ * completion: may be NULL; one that was filled by dbha_next_completion, or all 0 but its size. Returns: nothing. Errors: none.
+ * Threads: any. Blocking: no. Ownership: the completion itself stays the caller's. Fork: any process.
+ */
+DBHA_API void dbha_completion_clear(dbha_completion *completion);
 
 /*
  * dbha_engine_stop: takes nothing more, and ends what was accepted: within drain_ms as it ends by itself, then by force. What has not been

@@ -47,7 +47,7 @@ static int check_one(const char *what, int index, const dbha_request *rq, dbha_e
 	return dbha__statement_check(name, rq, &none, err);
 }
 
-static bool has_text_of(const dbha_request *rq, const char *sql)
+bool dbha__batch_has_text(const dbha_request *rq, const char *sql)
 {
 	return sql && (rq->sql == sql || strcmp(rq->sql, sql) == 0);
 }
@@ -62,7 +62,7 @@ static int check_requests(const char *what, const dbha_batch_request *rq, dbha_e
 		int code = wrong ? DBHA_OK : check_one(what, i, one, err);
 		if (code != DBHA_OK)
 			return code;
-		if (!wrong && !has_text_of(one, checked))
+		if (!wrong && !dbha__batch_has_text(one, checked))
 			wrong = wrong_text(one->sql);
 		if (wrong)
 			return dbha__fail(err, DBHA_ERR_USAGE, "%s: requests[%d]: %s", what, i, wrong);
@@ -71,7 +71,7 @@ static int check_requests(const char *what, const dbha_batch_request *rq, dbha_e
 	return DBHA_OK;
 }
 
-static int check(const char *what, const dbha_batch_request *rq, dbha_error *err)
+static int check(const char *what, const dbha_batch_request *rq, uint32_t flags, dbha_error *err)
 {
 	if (rq->n < 0 || rq->n > BATCH_MAX)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: batch.n is %d: 0 to %d are possible", what, rq->n, BATCH_MAX);
@@ -79,10 +79,10 @@ static int check(const char *what, const dbha_batch_request *rq, dbha_error *err
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: batch.requests is NULL for %d statements", what, rq->n);
 	if (rq->each != 0 && rq->each != 1)
 		return dbha__fail(err, DBHA_ERR_USAGE, "%s: batch.each is %d: 0 (all or nothing) or 1", what, rq->each);
-	if (rq->flags & ~(DBHA_IDEMPOTENT | DBHA_UNPREPARED))
+	if (rq->flags & ~flags)
 		return dbha__fail(err, DBHA_ERR_USAGE,
-		                  "%s: batch.flags is 0x%x: DBHA_IDEMPOTENT and DBHA_UNPREPARED are possible", what,
-		                  (unsigned)rq->flags);
+		                  "%s: batch.flags is 0x%x: DBHA_IDEMPOTENT%s and DBHA_UNPREPARED are possible", what,
+		                  (unsigned)rq->flags, flags & DBHA_TOKEN ? ", DBHA_TOKEN" : "");
 	/* The rest is checked as it is with one. */
 	PGresult *none;
 	dbha_request as_one = {.size = sizeof as_one,
@@ -93,6 +93,16 @@ static int check(const char *what, const dbha_batch_request *rq, dbha_error *err
 	                       .route = rq->route};
 	int code = dbha__statement_check(what, &as_one, &none, err);
 	return code == DBHA_OK ? check_requests(what, rq, err) : code;
+}
+
+int dbha__batch_check(const char *what, const dbha_batch_request *rq, uint32_t flags, dbha_error *err)
+{
+	if (!rq)
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: batch is NULL", what);
+	if (rq->size != sizeof *rq)
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: batch.size is %zu, not %zu: set it to sizeof(dbha_batch_request)",
+		                  what, rq->size, sizeof *rq);
+	return check(what, rq, flags, err);
 }
 
 /* ---- its beginning ----------------------------------------------------------------------------------------- */
@@ -108,19 +118,24 @@ static void set_nothing(const dbha_batch_request *rq, int code)
 		*rq->failed = -1;
 }
 
+dbha_request dbha__batch_as_one(const dbha_batch_request *rq)
+{
+	return (dbha_request){.size = sizeof(dbha_request),
+	                      .sql = rq->n > 0 ? rq->requests[0].sql : "",
+	                      .intent = rq->intent,
+	                      .flags = rq->flags,
+	                      .timeout_ms = rq->timeout_ms,
+	                      .consistency = rq->consistency,
+	                      .token = rq->token,
+	                      .route = rq->route};
+}
+
 int dbha__batch_init(struct batch *b, const char *what, const dbha_batch_request *rq, dbha_error *err)
 {
 	memset(b, 0, sizeof *b);
-	if (!rq) {
-		dbha__fail(err, DBHA_ERR_USAGE, "%s: batch is NULL", what);
-		return DBHA_ERR_USAGE;
-	}
-	if (rq->size != sizeof *rq) {
-		dbha__fail(err, DBHA_ERR_USAGE, "%s: batch.size is %zu, not %zu: set it to sizeof(dbha_batch_request)", what,
-		           rq->size, sizeof *rq);
-		return DBHA_ERR_USAGE;
-	}
-	int code = check(what, rq, err);
+	int code = dbha__batch_check(what, rq, DBHA_IDEMPOTENT | DBHA_UNPREPARED, err);
+	if (!rq || rq->size != sizeof *rq)
+		return code;
 	set_nothing(rq, code);
 	if (code != DBHA_OK)
 		return code;
@@ -128,14 +143,7 @@ int dbha__batch_init(struct batch *b, const char *what, const dbha_batch_request
 	b->rq = rq;
 	b->first = rq->n;
 	b->culprit = -1;
-	b->as_one = (dbha_request){.size = sizeof b->as_one,
-	                           .sql = rq->n > 0 ? rq->requests[0].sql : "",
-	                           .intent = rq->intent,
-	                           .flags = rq->flags,
-	                           .timeout_ms = rq->timeout_ms,
-	                           .consistency = rq->consistency,
-	                           .token = rq->token,
-	                           .route = rq->route};
+	b->as_one = dbha__batch_as_one(rq);
 	b->items = calloc((size_t)rq->n + 1, sizeof *b->items);
 	if (!b->items) {
 		set_nothing(rq, DBHA_ERR_MEMORY);
@@ -164,7 +172,7 @@ void dbha__batch_classify(struct batch *b, const struct call *call)
 	for (int i = 0; i < b->rq->n; i++) {
 		const dbha_request *one = &b->rq->requests[i];
 		struct classify_verdict verdict;
-		if (has_text_of(one, looked_at))
+		if (dbha__batch_has_text(one, looked_at))
 			continue;
 		looked_at = one->sql;
 		if (said == DBHA_READ && dbha__routing_is_write(h, one->sql))

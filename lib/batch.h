@@ -28,6 +28,15 @@ struct batch {
 	int answers; /* of this attempt */
 };
 
+/* Checks what the application gave. flags: those that all of it may have. */
+int dbha__batch_check(const char *what, const dbha_batch_request *rq, uint32_t flags, dbha_error *err);
+
+/* Whether a request has this text; NULL: it has not. */
+bool dbha__batch_has_text(const dbha_request *rq, const char *sql);
+
+/* What is said of all of them at once, with the text of the first. */
+dbha_request dbha__batch_as_one(const dbha_batch_request *rq);
+
 /* Checks what the application gave, sets what comes back to nothing, and begins. End it with dbha__batch_fini. */
 int dbha__batch_init(struct batch *b, const char *what, const dbha_batch_request *rq, dbha_error *err);
 void dbha__batch_fini(struct batch *b);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "batch.h"
 #include "clock.h"
 #include "consistency.h"
 #include "error.h"
@@ -168,7 +169,7 @@ static int check(dbha_engine *e, const dbha_request *rq, dbha_error *err)
 	return dbha__consistency_check(e->h, "dbha_submit", rq->consistency, err);
 }
 
-static int hand_over(dbha_engine *e, struct request *request, dbha_error *err)
+static int hand_over(dbha_engine *e, const char *what, struct request *request, dbha_error *err)
 {
 	dbha__mutex_lock(&e->lock);
 	bool closed = e->closed;
@@ -179,7 +180,7 @@ static int hand_over(dbha_engine *e, struct request *request, dbha_error *err)
 	}
 	dbha__mutex_unlock(&e->lock);
 	if (closed)
-		return dbha__fail(err, DBHA_ERR_CLOSED, "dbha_submit: the engine is stopped");
+		return dbha__fail(err, DBHA_ERR_CLOSED, "%s: the engine is stopped", what);
 	if (first)
 		dbha__wake_signal(&e->wake);
 	return DBHA_OK;
@@ -194,22 +195,42 @@ static void submit_fetch(dbha_engine *e)
 		return;
 	fetch->group = own_group();
 	atomic_fetch_add(&e->waiting, 1);
-	if (hand_over(e, fetch, &err) == DBHA_OK)
+	if (hand_over(e, "dbha_submit", fetch, &err) == DBHA_OK)
 		return;
 	atomic_fetch_sub(&e->waiting, 1);
 	fetch->code = err.code;
 	dbha__fresh_fetch_end(e, fetch);
 }
 
-static int refuse_full(dbha_engine *e, dbha_error *err)
+static int refuse_full(dbha_engine *e, const char *what, dbha_error *err)
 {
 	atomic_fetch_sub(&e->waiting, 1);
 	dbha__fail(err, DBHA_ERR_POOL,
-	           "dbha_submit: the queue is full: %d requests have not been sent, or their completions not fetched",
+	           "%s: the queue is full: %d requests have not been sent, or their completions not fetched", what,
 	           e->queue);
 	if (err)
 		err->retry_safe = true;
 	return DBHA_ERR_POOL;
+}
+
+/* It counts already. request: NULL: `own` says why. */
+static int submit(dbha_engine *e, const char *what, struct request *request, dbha_error *own, dbha_error *err)
+{
+	int code = request ? DBHA_OK : own->code;
+	if (request) {
+		if (request->claimed)
+			submit_fetch(e);
+		request->group = own_group();
+		code = hand_over(e, what, request, own);
+	}
+	if (code == DBHA_OK)
+		return DBHA_OK;
+	dbha__request_free(e, request);
+	atomic_fetch_sub(&e->waiting, 1);
+	own->retry_safe = true;
+	if (err)
+		*err = *own;
+	return code;
 }
 
 int dbha_submit(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error *err)
@@ -220,24 +241,57 @@ int dbha_submit(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error
 	if (code != DBHA_OK)
 		return code;
 	if (atomic_fetch_add(&e->waiting, 1) >= e->queue)
-		return refuse_full(e, err);
+		return refuse_full(e, "dbha_submit", err);
 	dbha_error own;
-	struct request *request = dbha__request_new(e, rq, tag, &own);
-	code = request ? DBHA_OK : own.code;
-	if (request) {
-		if (request->claimed)
-			submit_fetch(e);
-		request->group = own_group();
-		code = hand_over(e, request, &own);
-	}
-	if (code == DBHA_OK)
-		return DBHA_OK;
+	return submit(e, "dbha_submit", dbha__request_new(e, rq, tag, &own), &own, err);
+}
+
+static int check_batch(dbha_engine *e, const dbha_batch_request *rq, dbha_error *err)
+{
+	static const char what[] = "dbha_submit_batch";
+	int code = dbha__batch_check(what, rq, DBHA_IDEMPOTENT | DBHA_UNPREPARED | DBHA_TOKEN, err);
+	if (code != DBHA_OK)
+		return code;
+	if (rq->n == 0)
+		return dbha__fail(err, DBHA_ERR_USAGE, "%s: batch.n is 0: there is nothing to do", what);
+	if (rq->each)
+		return dbha__fail(err, DBHA_ERR_USAGE,
+		                  "%s: batch.each is 1: hand each of them to dbha_submit, which completes each by itself",
+		                  what);
+	if (rq->results || rq->codes || rq->failed || rq->route)
+		return dbha__fail(err, DBHA_ERR_USAGE,
+		                  "%s: batch.results, codes, failed and route are of no use: they come with the completion",
+		                  what);
+	return dbha__consistency_check(e->h, what, rq->consistency, err);
+}
+
+/* What its commit came to, where the answer to that is lost, would have to be asked for. */
+static struct request *refuse_unverified(dbha_engine *e, struct request *request, dbha_error *own)
+{
+	if (!request || !e->verifies || request->call.intent == DBHA_READ)
+		return request;
+	dbha__fail(own, DBHA_ERR_CONFIG,
+	           "dbha_submit_batch: with verify_commit=on a batch that writes is not for an engine: use dbha_batch, or "
+	           "dbha_submit for each of them");
+	if (request->claimed)
+		submit_fetch(e);
 	dbha__request_free(e, request);
-	atomic_fetch_sub(&e->waiting, 1);
-	own.retry_safe = true;
-	if (err)
-		*err = own;
-	return code;
+	return NULL;
+}
+
+int dbha_submit_batch(dbha_engine *e, const dbha_batch_request *rq, uint64_t tag, dbha_error *err)
+{
+	static const char what[] = "dbha_submit_batch";
+	int code = enter(e, what, err);
+	if (code == DBHA_OK)
+		code = check_batch(e, rq, err);
+	if (code != DBHA_OK)
+		return code;
+	if (atomic_fetch_add(&e->waiting, 1) >= e->queue)
+		return refuse_full(e, what, err);
+	dbha_error own;
+	struct request *request = dbha__request_new_batch(e, rq, tag, &own);
+	return submit(e, what, refuse_unverified(e, request, &own), &own, err);
 }
 
 /* ---- stepping ---------------------------------------------------------------------------------------------------- */
@@ -360,6 +414,19 @@ static void explain(const struct request *request, dbha_result_route *out)
 		dbha__token_print(&request->causal.floor, out->token);
 }
 
+static void give_results(struct request *request, dbha_completion *out)
+{
+	struct bundle *b = request->bundle;
+	out->results = NULL;
+	out->n_results = 0;
+	out->failed = b && request->code != DBHA_OK ? b->culprit : -1;
+	if (!b || request->code != DBHA_OK)
+		return;
+	out->results = b->results;
+	out->n_results = b->n;
+	b->results = NULL;
+}
+
 static void give(dbha_engine *e, struct request *request, dbha_completion *out)
 {
 	out->tag = request->tag;
@@ -379,7 +446,21 @@ static void give(dbha_engine *e, struct request *request, dbha_completion *out)
 		out->error.outcome_unknown = request->outcome_unknown;
 	}
 	explain(request, &out->route);
+	give_results(request, out);
 	dbha__request_free(e, request);
+}
+
+void dbha_completion_clear(dbha_completion *completion)
+{
+	if (!completion)
+		return;
+	for (int i = 0; i < completion->n_results; i++)
+		PQclear(completion->results[i]);
+	free(completion->results);
+	PQclear(completion->result);
+	completion->result = NULL;
+	completion->results = NULL;
+	completion->n_results = 0;
 }
 
 /* Whether there is one; else it is told of the next. change: 1, and -1 when it does not wait any more. */
@@ -499,6 +580,7 @@ void dbha_engine_stop(dbha_engine *e, int drain_ms)
 	drain(e, dbha__clock_now() + STOP_US);
 	dbha__verifier_stop(e);
 	stop_thread(e);
+	step(e); /* what the verifier has said last */
 	let_go(e);
 	e->stopped = true;
 }

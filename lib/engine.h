@@ -2,6 +2,7 @@
  * engine: what a dbha_engine is made of. Many requests, few connections; see docs/engine.md.
  *
  *   engine.c          the public calls, and the thread that waits and steps, if there is one
+ *   engine_batch.c    a batch: n statements that are one request, on a lane to themselves
  *   engine_fresh.c    how fresh it is: what a standby is asked before a read, what is asked behind it for its token, the catalog
  *   engine_request.c  a request: its copy, the queues it stands in, its alarm
  *   engine_lane.c     a connection of the engine: out of a pool, through its pipe, and back
@@ -84,6 +85,27 @@ struct verify {
 	char node[DBHA_NODE_NAME_MAX]; /* that has answered */
 };
 
+/*
+ * A batch (each=0): its statements, and how far they have come on the lane that it has to itself. They have come to their end where `end` says
+ * what it was, or all are answered, and their Sync is, if there was one.
+ */
+struct bundle {
+	dbha_request *requests;
+	int n;
+	int next;        /* to be given to libpq */
+	int out;         /* of those, how many were answered */
+	bool is_long;    /* it did not leave in one burst: its Sync is held back until all is answered */
+	bool asked;      /* for the answers */
+	bool synced;     /* the Sync was sent */
+	bool committing; /* and it commits, for nothing had failed until then: the outcome is the server's from there on */
+	bool over;       /* the Sync is answered */
+	bool unreplicated;
+	bool mended;        /* it failed because a prepared statement was gone */
+	int culprit;        /* whose error `end` is; -1: no one's */
+	struct attempt end; /* ATTEMPT_OK as long as nothing has failed */
+	PGresult **results; /* n, by malloc; the completion's in the end. NULL: it has them */
+};
+
 struct request {
 	struct request *next, *prev; /* of the list it is in */
 	struct call call;
@@ -98,6 +120,7 @@ struct request {
 	struct lane *lane;                  /* with REQUEST_SENT, REQUEST_PLACING */
 	struct refused *refused;            /* parked because of that; else NULL */
 	struct fetch *fetch;                /* NULL: it is of the application */
+	struct bundle *bundle;              /* NULL: it is one statement */
 	struct verify *verify;              /* of the last attempt; NULL: it was not verified */
 	const char *no_token;               /* DBHA_TOKEN: why `causal` does not have what was seen; NULL: it has */
 	struct classify_verdict classified; /* what its text was taken for, where that was looked at */
@@ -166,6 +189,7 @@ struct lane {
 	struct dbha_conn *slot;
 	struct pipe pipe;
 	uint64_t replayed;           /* its standby has, as far as it was asked here */
+	struct request *bundle;      /* the batch that is on its way here; NULL: none */
 	int unplaced;                /* sent with DBHA_TOKEN, and not asked for yet */
 	int asked;                   /* questions for tokens on their way */
 	struct request_list placing; /* wait for the next answer to one: a question is on their way, or due in this step */
@@ -273,6 +297,8 @@ struct dbha_engine {
 
 /* A copy, and what it means to do. NULL with `err` filled. `lock` is not held. */
 struct request *dbha__request_new(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error *err);
+/* The same of a batch, which is in order. */
+struct request *dbha__request_new_batch(dbha_engine *e, const dbha_batch_request *rq, uint64_t tag, dbha_error *err);
 void dbha__request_free(dbha_engine *e, struct request *request);
 void dbha__request_free_spares(dbha_engine *e);
 
@@ -290,6 +316,30 @@ void dbha__ready_remove(struct ready *ready, struct request *request);
 /* A request has to be looked at at another time. False: out of memory, only when it is new. */
 bool dbha__alarm_set(dbha_engine *e, struct request *request, int64_t at);
 void dbha__alarm_remove(dbha_engine *e, struct request *request);
+
+/* ---- engine_batch.c ---- */
+
+/* It is this lane's turn now. Nothing is sent before dbha__bundle_feed. */
+void dbha__bundle_begin(struct lane *lane, struct request *request);
+
+/* In a step: gives libpq as much of it as goes at once, and its Sync when that is due. */
+void dbha__bundle_feed(struct lane *lane);
+
+/* Whether another step would send more of it, although nothing comes. */
+bool dbha__bundle_wants_more(const struct lane *lane);
+
+/* Whether it was the batch of the lane that was answered. If so it is taken. */
+bool dbha__bundle_take(struct lane *lane, struct pipe_answer *answer);
+
+/* Whether it has come to its end, which is in its `end` then. */
+bool dbha__bundle_is_over(struct lane *lane);
+
+/* Whether what becomes of a request is up to its server: of a batch its Sync was sent. */
+bool dbha__bundle_is_committing(const struct request *request);
+
+/* The results of those that were done are thrown away. */
+void dbha__bundle_clear(struct bundle *bundle);
+void dbha__bundle_free(struct request *request);
 
 /* ---- engine_fresh.c ---- */
 

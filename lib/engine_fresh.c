@@ -26,10 +26,11 @@ bool dbha__fresh_concerns(const struct request *request)
 
 /* ---- before a read --------------------------------------------------------------------------------------------- */
 
-/* What must not be executed for nothing, and what was thrown away once already. */
-static bool asks_first(const struct call *call)
+/* What must not be executed for nothing, or is much, and what was thrown away once already. */
+static bool asks_first(const struct request *request)
 {
-	return call->guard && (call->intent != DBHA_READ || call->behind_us);
+	const struct call *call = &request->call;
+	return call->guard && (request->bundle || call->intent != DBHA_READ || call->behind_us);
 }
 
 void dbha__fresh_meet(const struct lane *lane, struct request *request)
@@ -43,7 +44,7 @@ void dbha__fresh_meet(const struct lane *lane, struct request *request)
 	}
 	/* What was said before it was sent the last time says nothing any more. */
 	request->guard = GUARD_NONE;
-	request->asks_first = asks_first(call);
+	request->asks_first = asks_first(request);
 }
 
 static bool ask(struct lane *lane, const char *sql, unsigned how, void *owner)
@@ -87,6 +88,10 @@ bool dbha__fresh_send_asked(struct lane *lane, struct request *request, struct a
 {
 	unsigned how = request->unprepared || request->soils ? PIPE_UNPREPARED : 0;
 	request->asks_first = false;
+	if (request->bundle) {
+		dbha__bundle_begin(lane, request);
+		return true;
+	}
 	dbha__pipe_sync(&lane->pipe);
 	return send_it(lane, request, how, refused);
 }

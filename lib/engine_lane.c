@@ -251,7 +251,8 @@ bool dbha__lane_may_have_left(const struct lane *lane)
 
 void dbha__lane_push(dbha_engine *e, struct lane *lane)
 {
-	if (lane->state == LANE_OPEN && lane->pipe.open > 0)
+	/* A batch has its own when it is whole. */
+	if (lane->state == LANE_OPEN && lane->pipe.open > 0 && !lane->bundle)
 		dbha__pipe_sync(&lane->pipe);
 	if (lane->state != LANE_OPEN || !(lane->pipe.unsent || lane->pipe.corked || lane->watched))
 		return;
@@ -285,6 +286,8 @@ void dbha__lane_make_way(dbha_engine *e, int node)
 /* Nobody is served by it any more. */
 static bool is_useless(const dbha_engine *e, const struct lane *lane)
 {
+	if (lane->bundle)
+		return false;
 	if (lane->pipe.n > 0)
 		return (lane->closing || lane->canceled) && !dbha__pipe_has_owner(&lane->pipe);
 	return lane->pipe.broken || lane->pipe.dead || lane->closing || lane->canceled ||
@@ -306,9 +309,9 @@ int64_t dbha__lane_tend(dbha_engine *e, struct lane *lane)
 	if (atomic_load_explicit(&slot->movable, memory_order_relaxed) != movable)
 		atomic_store_explicit(&slot->movable, movable, memory_order_relaxed);
 	/* No descriptor tells of that. */
-	if (dbha__pipe_has_news(&lane->pipe))
+	if (dbha__pipe_has_news(&lane->pipe) || dbha__bundle_wants_more(lane))
 		return e->now;
-	return lane->pipe.n > 0 ? CLOCK_NEVER : lane->idle_us + LINGER_US;
+	return lane->pipe.n > 0 || lane->bundle ? CLOCK_NEVER : lane->idle_us + LINGER_US;
 }
 
 bool dbha__lane_is_slow(const dbha_engine *e, const struct lane *lane)

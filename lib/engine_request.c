@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "batch.h"
 #include "consistency.h"
 #include "engine.h"
 #include "error.h"
@@ -49,7 +50,7 @@ static void pack_values(struct packer *p, const dbha_request *rq, dbha_request *
 	copy->values = values;
 }
 
-static void pack_request(struct packer *p, const dbha_request *rq, dbha_request *copy)
+static void pack_parameters(struct packer *p, const dbha_request *rq, dbha_request *copy)
 {
 	size_t n = (size_t)rq->n_params;
 	*copy = *rq;
@@ -61,9 +62,35 @@ static void pack_request(struct packer *p, const dbha_request *rq, dbha_request 
 		copy->lengths = pack(p, rq->lengths, n * sizeof *rq->lengths, _Alignof(int));
 	if (n > 0 && rq->formats)
 		copy->formats = pack(p, rq->formats, n * sizeof *rq->formats, _Alignof(int));
-	copy->sql = pack(p, rq->sql, strlen(rq->sql) + 1, 1);
 	copy->token = NULL;
 	copy->route = NULL;
+}
+
+static void pack_request(struct packer *p, const dbha_request *rq, dbha_request *copy)
+{
+	pack_parameters(p, rq, copy);
+	copy->sql = pack(p, rq->sql, strlen(rq->sql) + 1, 1);
+}
+
+/* A text that comes again is there once. */
+static struct bundle *pack_batch(struct packer *p, const dbha_batch_request *rq)
+{
+	const struct bundle begun = {.n = rq->n, .culprit = -1};
+	struct bundle *bundle = pack(p, &begun, sizeof begun, _Alignof(struct bundle));
+	dbha_request *requests = pack(p, rq->requests, (size_t)rq->n * sizeof *requests, _Alignof(dbha_request));
+	const char *sql = NULL;
+	if (bundle)
+		bundle->requests = requests;
+	for (int i = 0; i < rq->n; i++) {
+		const dbha_request *one = &rq->requests[i];
+		dbha_request unwanted;
+		dbha_request *copy = requests ? &requests[i] : &unwanted;
+		pack_parameters(p, one, copy);
+		if (i == 0 || !dbha__batch_has_text(one, rq->requests[i - 1].sql))
+			sql = pack(p, one->sql, strlen(one->sql) + 1, 1);
+		copy->sql = sql;
+	}
+	return bundle;
 }
 
 static int read_token(struct request *request, const dbha_request *rq, dbha_error *err)
@@ -79,17 +106,33 @@ static int read_token(struct request *request, const dbha_request *rq, dbha_erro
 	return code;
 }
 
-/* As dbha__statement_classify, by what is known already. */
-static void classify(struct request *request)
+/* As dbha__statement_classify, by what is known already. Of a batch `sql` is one of its texts; what it takes is the whole of it. */
+static void classify(struct request *request, const char *sql)
 {
 	struct call *call = &request->call;
-	const char *sql = request->rq.sql;
 	if (call->intent == DBHA_READ && dbha__routing_is_write(call->h, sql)) {
 		request->classified = (struct classify_verdict){.is = CLASS_WRITE, .why = WHY_REFUSED_BEFORE};
 		call->intent = DBHA_WRITE;
 	}
-	if (call->intent == DBHA_DEFAULT)
-		call->intent = dbha__routing_known(call->h, sql, &request->classified, &request->claimed);
+	if (call->intent != DBHA_DEFAULT)
+		return;
+	bool claimed;
+	call->intent = dbha__routing_known(call->h, sql, &request->classified, &claimed);
+	request->claimed = request->claimed || claimed;
+}
+
+/* A read only where each of them is one. */
+static void classify_batch(struct request *request, dbha_intent said)
+{
+	const struct bundle *b = request->bundle;
+	for (int i = 0; i < b->n; i++) {
+		if (i > 0 && b->requests[i].sql == b->requests[i - 1].sql)
+			continue;
+		request->call.intent = said;
+		classify(request, b->requests[i].sql);
+		if (request->call.intent != DBHA_READ)
+			return;
+	}
 }
 
 static struct request *allocate(dbha_engine *e, size_t size)
@@ -140,6 +183,16 @@ void dbha__request_free_spares(dbha_engine *e)
 	e->spares = NULL;
 }
 
+/* rq: borrowed. */
+static bool begin(dbha_engine *e, struct request *request, const dbha_request *rq, uint64_t tag, dbha_error *err)
+{
+	dbha__call_begin(&request->call, e->h, rq->intent, rq->timeout_ms);
+	dbha__call_set_deadline(&request->call);
+	request->tag = tag;
+	request->heap_at = -1;
+	return read_token(request, rq, err) == DBHA_OK;
+}
+
 struct request *dbha__request_new(dbha_engine *e, const dbha_request *rq, uint64_t tag, dbha_error *err)
 {
 	struct packer packer = {.base = NULL};
@@ -152,16 +205,42 @@ struct request *dbha__request_new(dbha_engine *e, const dbha_request *rq, uint64
 	}
 	packer = (struct packer){.base = (char *)(request + 1)};
 	pack_request(&packer, rq, &request->rq);
-	dbha__call_begin(&request->call, e->h, rq->intent, rq->timeout_ms);
-	dbha__call_set_deadline(&request->call);
-	request->tag = tag;
-	request->heap_at = -1;
-	if (read_token(request, rq, err) != DBHA_OK) {
+	if (!begin(e, request, rq, tag, err)) {
 		release(e, request);
 		return NULL;
 	}
 	/* Last: what it claims has to be given back. */
-	classify(request);
+	classify(request, request->rq.sql);
+	return request;
+}
+
+struct request *dbha__request_new_batch(dbha_engine *e, const dbha_batch_request *rq, uint64_t tag, dbha_error *err)
+{
+	struct packer packer = {.base = NULL};
+	pack_batch(&packer, rq);
+	struct request *request = allocate(e, sizeof *request + packer.used);
+	PGresult **results = calloc((size_t)rq->n, sizeof(PGresult *));
+	if (!request || !results) {
+		free(results);
+		if (request)
+			release(e, request);
+		dbha__no_memory(err);
+		return NULL;
+	}
+	packer = (struct packer){.base = (char *)(request + 1)};
+	request->bundle = pack_batch(&packer, rq);
+	request->bundle->results = results;
+	dbha__attempt_begin(&request->bundle->end);
+	const dbha_request as_one = dbha__batch_as_one(rq);
+	request->rq = as_one;
+	request->rq.sql = request->bundle->requests[0].sql;
+	request->rq.token = NULL;
+	if (!begin(e, request, &as_one, tag, err)) {
+		free(results);
+		release(e, request);
+		return NULL;
+	}
+	classify_batch(request, rq->intent);
 	return request;
 }
 
@@ -174,6 +253,7 @@ void dbha__request_free(dbha_engine *e, struct request *request)
 	PQclear(request->result);
 	free(request->refused);
 	free(request->fetch);
+	dbha__bundle_free(request);
 	dbha__verify_free(request);
 	free(request->error);
 	release(e, request);

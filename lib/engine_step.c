@@ -45,7 +45,7 @@ static void make_ready(dbha_engine *e, struct request *request, bool first)
 	request->pool_deadline = limit && e->now + limit < call->deadline ? e->now + limit : call->deadline;
 	const struct memo *memo = dbha__memo_of(e, request);
 	request->soils = memo->soils;
-	request->alone = memo->soils || memo->slow;
+	request->alone = memo->soils || memo->slow || request->bundle;
 	request->quick = memo->quick && !memo->slow && !memo->no_read && !memo->may_set;
 	request->state = REQUEST_READY;
 	dbha__ready_add(ready_of(e, request), request, first);
@@ -168,11 +168,11 @@ static void judge(struct request *request, const struct attempt *attempt, struct
 	struct call *call = &request->call;
 	const char *sql = request->rq.sql;
 	bool reads = call->intent == DBHA_READ;
-	bool committing = dbha__verify_is_committing(request);
+	bool committing = dbha__verify_is_committing(request) || dbha__bundle_is_committing(request);
 	struct statement_facts facts = {
 	    .reads = reads,
-	    .repeatable = request->rq.flags & DBHA_IDEMPOTENT && !committing,
-	    .uncommitted = request->verify && !committing,
+	    .repeatable = request->rq.flags & DBHA_IDEMPOTENT && !dbha__verify_is_committing(request),
+	    .uncommitted = (request->verify || request->bundle) && !committing,
 	    .atomic = reads || dbha__retry_atomic(sql),
 	    .runs_code = dbha__retry_runs_code(sql),
 	};
@@ -233,7 +233,9 @@ static void follow_failure(dbha_engine *e, struct request *request, struct attem
 		return;
 	}
 	note_no_read(e, request, attempt);
-	if (dbha__judge_standby_says_no(call, attempt) && !e->aborting && !request->canceled) {
+	/* A batch that writes cannot be verified. */
+	bool may_write = !(request->bundle && e->verifies);
+	if (may_write && dbha__judge_standby_says_no(call, attempt) && !e->aborting && !request->canceled) {
 		go_again(e, request, attempt, &judged);
 		return;
 	}
@@ -312,6 +314,7 @@ static void leave(dbha_engine *e, struct lane *lane, struct request *request)
 	lane->writes -= request->call.intent != DBHA_READ;
 	lane->closing = lane->closing || request->soils;
 	lane->alone = lane->verifying = false;
+	lane->bundle = NULL;
 	if (lane->pipe.n == 0)
 		lane->idle_us = e->now;
 	request->lane = NULL;
@@ -393,7 +396,8 @@ static void go_round(dbha_engine *e, struct request *request, PGresult *result)
 static void follow_asked(dbha_engine *e, struct lane *lane, struct request *request, struct attempt *attempt)
 {
 	bool ends = request->canceled || e->aborting || e->now >= request->call.deadline;
-	bool goes = request->guard == GUARD_HAS && !ends && !lane->closing;
+	/* Not before all answers are taken: then it goes as one whose standby is known to have it. */
+	bool goes = request->guard == GUARD_HAS && !ends && !lane->closing && !dbha__pipe_has_news(&lane->pipe);
 	if (goes) {
 		PQclear(attempt->result);
 		if (dbha__fresh_send_asked(lane, request, attempt))
@@ -460,8 +464,60 @@ static bool goes_again_apart(dbha_engine *e, struct request *request, struct att
 	return false;
 }
 
+/* What has become of the batch is known: it is in its `end`. */
+static void end_batch(dbha_engine *e, struct lane *lane)
+{
+	struct request *request = lane->bundle;
+	struct bundle *b = request->bundle;
+	struct pipe_answer answer = {.attempt = b->end, .unreplicated = b->unreplicated};
+	struct attempt *attempt = &answer.attempt;
+	b->end.result = NULL;
+	dbha__pipe_disown(&lane->pipe, request);
+	leave(e, lane, request);
+	request->call.sent -= attempt->end == ATTEMPT_NOT_SENT;
+	bool again = !e->aborting && !request->canceled && e->now < request->call.deadline;
+	if (again && b->mended && !request->unprepared) {
+		request->unprepared = true;
+		again_at_once(e, request, attempt->result);
+		return;
+	}
+	if (request->late || is_weakened(request, &answer))
+		judge_late(lane, &answer);
+	follow(e, lane, request, attempt);
+	recount(e, request);
+}
+
+/* Its Sync was not sent: it is rolled back, and that is certain. */
+static void abandon_batch(dbha_engine *e, struct lane *lane)
+{
+	struct request *request = lane->bundle;
+	struct attempt *end = &request->bundle->end;
+	dbha__lane_cancel(lane);
+	dbha__pipe_break(&lane->pipe);
+	if (request->canceled) {
+		end->end = ATTEMPT_ERROR;
+		snprintf(end->sqlstate, sizeof end->sqlstate, "57014");
+		snprintf(end->message, sizeof end->message, "canceled before it was committed");
+	} else {
+		dbha__attempt_timed_out(end);
+	}
+	end_batch(e, lane);
+}
+
+/* Of one that is on its way there: whether it can be. */
+static bool may_abandon_batch(const struct lane *lane)
+{
+	return lane->bundle && !lane->bundle->bundle->synced && lane->bundle->bundle->end.end == ATTEMPT_OK;
+}
+
 static void take_answer(dbha_engine *e, struct lane *lane, struct pipe_answer *answer)
 {
+	if (dbha__bundle_take(lane, answer)) {
+		lane->head_us = e->now;
+		if (dbha__bundle_is_over(lane))
+			end_batch(e, lane);
+		return;
+	}
 	if (answer->question) {
 		take_question(e, lane, answer);
 		return;
@@ -549,14 +605,21 @@ static void take_answers(dbha_engine *e, struct lane *lane)
 		take_answer(e, lane, &answer);
 	}
 	end_transaction(e, lane);
+	/* It may have ended while nothing of the batch was on its way. */
+	if (dbha__bundle_is_over(lane))
+		end_batch(e, lane);
 	/* The sooner all are looked at, the better: see statement.c. */
 	if (dbha__conn_was_promoted(conn))
 		dbha__monitor_alarm(&e->h->monitor);
 }
 
 /* What was canceled and has come to its turn is stopped now. */
-static void stop_canceled(struct lane *lane)
+static void stop_canceled(dbha_engine *e, struct lane *lane)
 {
+	if (may_abandon_batch(lane) && lane->bundle->canceled) {
+		abandon_batch(e, lane);
+		return;
+	}
 	int n = lane->state == LANE_OPEN && lane->stops ? dbha__pipe_front(&lane->pipe) : 0;
 	for (int i = 0; i < n; i++) {
 		struct request *request = dbha__pipe_owner(&lane->pipe, i);
@@ -589,7 +652,7 @@ static void give_up(dbha_engine *e, struct request *request)
 	dbha__pipe_disown(&lane->pipe, request);
 	leave(e, lane, request);
 	/* What is not committed there must not be by what is sent next; what is being committed would be met by it. */
-	lane->closing = lane->closing || request->verify;
+	lane->closing = lane->closing || request->verify || request->bundle;
 	dbha__attempt_begin(&attempt);
 	dbha__attempt_timed_out(&attempt);
 	attempt.prepared_only = request->asks_first;
@@ -613,7 +676,12 @@ static bool is_at_front(const struct lane *lane, const struct request *request)
 static void out_of_time_sent(dbha_engine *e, struct request *request)
 {
 	struct lane *lane = request->lane;
-	if (!is_at_front(lane, request) || request->late) {
+	if (may_abandon_batch(lane)) {
+		abandon_batch(e, lane);
+		return;
+	}
+	bool at_front = lane->bundle || is_at_front(lane, request);
+	if (!at_front || request->late) {
 		give_up(e, request);
 		return;
 	}
@@ -802,6 +870,10 @@ static bool send_statement(const dbha_engine *e, struct lane *lane, struct reque
 {
 	unsigned how = request->unprepared || request->soils ? PIPE_UNPREPARED : 0;
 	how |= join_group(e, lane, request);
+	if (request->bundle && !request->call.guard) {
+		dbha__bundle_begin(lane, request);
+		return true;
+	}
 	if (request->verified)
 		return send_verified(lane, request, how, refused);
 	dbha__verify_free(request);
@@ -853,7 +925,8 @@ static void send_nowhere(dbha_engine *e, struct request *request, const struct d
  */
 static bool is_to_be_verified(const dbha_engine *e, const struct request *request, const struct route *route)
 {
-	return e->verifies && route->writes && request->call.intent != DBHA_READ && dbha__retry_atomic(request->rq.sql);
+	return e->verifies && route->writes && request->call.intent != DBHA_READ && !request->bundle &&
+	       dbha__retry_atomic(request->rq.sql);
 }
 
 /* Sends a request that is ready, or parks it. False: there is no room, it stays where it is. */
@@ -997,6 +1070,9 @@ static int64_t tend_lanes(dbha_engine *e)
 		for (int k = 0; k < e->connections; k++) {
 			struct lane *lane = &node->lanes[k];
 			bool was_open = lane->state == LANE_OPEN;
+			dbha__bundle_feed(lane);
+			if (dbha__bundle_is_over(lane))
+				end_batch(e, lane);
 			dbha__fresh_ask(lane);
 			dbha__lane_push(e, lane);
 			int64_t own = dbha__lane_tend(e, lane);
@@ -1024,7 +1100,7 @@ static void hear_lanes(dbha_engine *e)
 		if (lane->state != LANE_NONE) {
 			dbha__lane_hear(e, lane);
 			take_answers(e, lane);
-			stop_canceled(lane);
+			stop_canceled(e, lane);
 		}
 		e->first_heard = (at + 1) % n;
 	}
@@ -1094,7 +1170,7 @@ bool dbha__engine_cancel(dbha_engine *e, uint64_t tag)
 		cancel(e, request);
 		if (lane) {
 			lane->stops = true;
-			stop_canceled(lane);
+			stop_canceled(e, lane);
 		}
 		publish(e);
 		return true;

@@ -332,6 +332,19 @@ void dbha__pipe_sync(struct pipe *p)
 		send_evictions(p);
 }
 
+void dbha__pipe_ask_answers(struct pipe *p)
+{
+	if (!PQsendFlushRequest(p->conn->pg))
+		break_off(p);
+	p->unsent = true;
+}
+
+void dbha__pipe_break(struct pipe *p)
+{
+	break_off(p);
+	p->open = 0;
+}
+
 void dbha__pipe_say(struct pipe *p, const char *sql)
 {
 	if (!send_own(p, sql, PART_OWN))

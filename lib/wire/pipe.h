@@ -131,6 +131,12 @@ void dbha__pipe_sync(struct pipe *pipe);
 /* Sends a command of our own, before what is sent next. A failure breaks the pipe. */
 void dbha__pipe_say(struct pipe *pipe, const char *sql);
 
+/* Has the server send what it has to say to those that are open, which have no Sync yet. A failure breaks the pipe. */
+void dbha__pipe_ask_answers(struct pipe *pipe);
+
+/* Nothing more is sent, the Sync of those that are open included: their transaction is rolled back when the server notices. */
+void dbha__pipe_break(struct pipe *pipe);
+
 /* At the end of a burst: lets everything go. What cannot leave yet is `unsent`, and goes with the next call. */
 void dbha__pipe_push(struct pipe *pipe);
 
