@@ -9,6 +9,7 @@
 #include "cutter.h"
 #include "fresh.h"
 #include "pipe_work.h"
+#include "work.h"
 
 /* The primary's position is not known by accident. */
 #define NO_NEWS     "probe_interval=1min"
