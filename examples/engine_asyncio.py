@@ -34,7 +34,8 @@ class Request(ctypes.Structure):
 
 class Route(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("intent", c_int32), ("reason", c_int32), ("role", c_int32), ("attempts", c_int32),
-                ("lag_ms", c_int64), ("lag_bytes", c_int64), ("node", c_char * 136), ("why", c_char * 256)]
+                ("lag_ms", c_int64), ("lag_bytes", c_int64), ("node", c_char * 136), ("why", c_char * 256),
+                ("token", c_char * 64)]
 
 
 class Completion(ctypes.Structure):
