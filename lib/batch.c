@@ -135,7 +135,7 @@ int dbha__batch_init(struct batch *b, const char *what, const dbha_batch_request
 	memset(b, 0, sizeof *b);
 	int code = dbha__batch_check(what, rq, DBHA_IDEMPOTENT | DBHA_UNPREPARED, err);
 	if (!rq || rq->size != sizeof *rq)
-		return code;
+		return DBHA_ERR_USAGE;
 	set_nothing(rq, code);
 	if (code != DBHA_OK)
 		return code;

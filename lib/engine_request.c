@@ -83,7 +83,7 @@ static struct bundle *pack_batch(struct packer *p, const dbha_batch_request *rq)
 		bundle->requests = requests;
 	for (int i = 0; i < rq->n; i++) {
 		const dbha_request *one = &rq->requests[i];
-		dbha_request unwanted;
+		dbha_request unwanted = {0};
 		dbha_request *copy = requests ? &requests[i] : &unwanted;
 		pack_parameters(p, one, copy);
 		if (i == 0 || !dbha__batch_has_text(one, rq->requests[i - 1].sql))
