@@ -6,7 +6,11 @@
  *   engine_fresh.c    how fresh it is: what a standby is asked before a read, what is asked behind it for its token, the catalog
  *   engine_request.c  a request: its copy, the queues it stands in, its alarm
  *   engine_lane.c     a connection of the engine: out of a pool, through its pipe, and back
- *   engine_step.c     the step: what has come, what is due, what can be sent
+ *   engine_place.c    where a request is, and how it gets there
+ *   engine_follow.c   what becomes of it when an attempt has ended
+ *   engine_answer.c   what has come on a connection
+ *   engine_send.c     what can be sent
+ *   engine_step.c     the step: all of that in turn, and what is due
  *   engine_verify.c   verify_commit: a write whose commit is held back until it could be asked for, and what became of those that were lost
  *
  * A request is in one place at a time: handed over and not looked at yet; ready, to be sent as soon as there is room; parked, until a
@@ -441,6 +445,61 @@ void dbha__verifier_cut(struct verifier *verifier);
 
 /* Ends its thread, behind that. */
 void dbha__verifier_stop(dbha_engine *e);
+
+/* ---- engine_place.c ---- */
+
+/* first: before the others of its group, since it has had its turn. */
+void dbha__engine_make_ready(dbha_engine *e, struct request *request, bool first);
+
+/* Until then, or until the view changes. */
+void dbha__engine_park(dbha_engine *e, struct request *request, int64_t until);
+
+/* Out of the queue it stands in. */
+void dbha__engine_take_out(dbha_engine *e, struct request *request);
+
+/* Of one that is in no queue any more. err: with a code other than DBHA_OK. */
+void dbha__engine_complete(dbha_engine *e, struct request *request, int code, const dbha_error *err);
+
+/* One that ends without an attempt that could be judged: earlier ones may have been made. */
+void dbha__engine_fail_unsent(dbha_engine *e, struct request *request, dbha_error *err);
+
+/* ---- engine_follow.c ---- */
+
+/* The end of an attempt. lane: that it was answered on; NULL: it was not. */
+void dbha__engine_follow(dbha_engine *e, struct lane *lane, struct request *request, struct attempt *attempt);
+
+/* One that was sent and is in a queue again counts. */
+void dbha__engine_recount(dbha_engine *e, const struct request *request);
+
+/* It has waited for its token long enough, or has it. */
+void dbha__engine_complete_placed(dbha_engine *e, struct request *request);
+
+/* One that was refused with 25006: what its node is now. */
+void dbha__engine_look_again(dbha_engine *e, struct request *request);
+
+/* What the verifier has found out. */
+void dbha__engine_take_found(dbha_engine *e);
+
+/* ---- engine_answer.c ---- */
+
+/* All that has come. */
+void dbha__engine_take_answers(dbha_engine *e, struct lane *lane);
+
+/* It is not on its way any more. */
+void dbha__engine_leave(dbha_engine *e, struct lane *lane, struct request *request);
+
+/* What was canceled and has come to its turn is stopped now. */
+void dbha__engine_stop_canceled(dbha_engine *e, struct lane *lane);
+
+/* A batch: all of it has been answered; whether it can still be rolled back, by closing its connection; and that. */
+void dbha__engine_end_batch(dbha_engine *e, struct lane *lane);
+bool dbha__engine_may_abandon(const struct lane *lane);
+void dbha__engine_abandon(dbha_engine *e, struct lane *lane);
+
+/* ---- engine_send.c ---- */
+
+/* All that there is room for. */
+void dbha__engine_send(dbha_engine *e);
 
 /* ---- engine_step.c ---- */
 
