@@ -116,8 +116,7 @@ static void follow_asked(dbha_engine *e, struct lane *lane, struct request *requ
 	if (!goes)
 		attempt->end = ATTEMPT_NOT_SENT;
 	dbha__engine_follow(e, NULL, request, attempt);
-	if (request->state == REQUEST_READY || request->state == REQUEST_PARKED)
-		atomic_fetch_add(&e->waiting, 1);
+	dbha__engine_recount(e, request);
 }
 
 static void take_question(dbha_engine *e, struct lane *lane, struct pipe_answer *answer)

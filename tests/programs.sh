@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # programs.sh: runs test programs, several at a time, and shows what each says when it has ended.
 #
-#   programs.sh [--alone "PROGRAM..."] [--together N] PROGRAM...
+#   programs.sh [--alone "PROGRAM..."] [--without "PROGRAM..."] [--together N] PROGRAM...
 #
-# Those of --alone come first and one after the other: what they measure must not be that of their neighbours. Then N (2) at a
+# Those of --without are left out. Those of --alone come first and one after the other: what they measure must not be that of their neighbours. Then N (2) at a
 # time: most of a cluster test is waiting. Every program is run even after one has failed, so that one run shows all there is to mend.
 set -euo pipefail
 
-ALONE=" " TOGETHER=2
+ALONE=" " WITHOUT=" " TOGETHER=2
 while [[ ${1:-} == --* ]]; do
 	case $1 in
 	--alone) ALONE=" $2 " ;;
+	--without) WITHOUT=" $2 " ;;
 	--together) TOGETHER=$2 ;;
 	*)
 		echo "programs.sh: unknown option $1" >&2
@@ -38,7 +39,9 @@ fi
 
 status=0 together=()
 for program; do
-	if [[ $ALONE == *" $program "* ]]; then
+	if [[ $WITHOUT == *" $program "* ]]; then
+		continue
+	elif [[ $ALONE == *" $program "* ]]; then
 		"$0" one "$program" || status=1
 	else
 		together+=("$program")

