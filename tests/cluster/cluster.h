@@ -19,6 +19,16 @@
 
 #include "dbha.h"
 
+/*
+ * ThreadSanitizer ends a child whose new thread gets the stack of one that the parent had ("dup thread with used id"): under
+ * it only those children are tried that start none.
+ */
+#ifdef __SANITIZE_THREAD__
+#define CHILD_MAY_HAVE_THREADS 0
+#else
+#define CHILD_MAY_HAVE_THREADS 1
+#endif
+
 /* What a call may take beyond its deadline; a sanitizer makes everything slower. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1

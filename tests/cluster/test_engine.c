@@ -633,7 +633,8 @@ static void check_in_a_child_it_is_dead_and_sends_nothing(int thread)
 		good = good && dbha_next_completion(e, &got, 100, &err) == -1 && dbha_engine_fd(e, &err) == -1;
 		dbha_engine_stop(e, 100);
 		dbha_engine_close(e);
-		good = good && run(h, DBHA_WRITE, 0, "INSERT INTO rows VALUES (-2)", &err) == DBHA_OK;
+		if (CHILD_MAY_HAVE_THREADS)
+			good = good && run(h, DBHA_WRITE, 0, "INSERT INTO rows VALUES (-2)", &err) == DBHA_OK;
 		dbha_close(h, 0);
 		_exit(good ? 0 : 1);
 	}
@@ -643,7 +644,7 @@ static void check_in_a_child_it_is_dead_and_sends_nothing(int thread)
 	book_await(&book, e, PATIENCE_MS);
 	ck_assert_int_eq(book_count(&book, 0, 500, DBHA_OK), 500);
 	book_expect_once(&book);
-	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 501);
+	ck_assert_int_eq(cluster_count(&c, 1, "SELECT count(*) FROM rows"), 500 + CHILD_MAY_HAVE_THREADS);
 }
 
 START_TEST(in_a_child_it_is_dead_and_sends_nothing)

@@ -10,16 +10,6 @@
 
 #include "cluster.h"
 
-/*
- * ThreadSanitizer ends a child whose new thread gets the stack of one that the parent had ("dup thread with used id"): under
- * it only those children are tried that start none.
- */
-#ifdef __SANITIZE_THREAD__
-#define CHILD_MAY_HAVE_THREADS 0
-#else
-#define CHILD_MAY_HAVE_THREADS 1
-#endif
-
 static struct cluster c;
 static char ssl_options[64] = "sslmode=disable"; /* of the handles in the tests that run twice */
 
