@@ -333,6 +333,7 @@ START_TEST(a_read_that_writes_is_done_or_not_done)
 	            "CREATE OPERATOR @#@ (LEFTARG = bigint, RIGHTARG = int, FUNCTION = note)");
 	static const char sql[] = "SELECT $1::bigint @#@ $2::int, (" NOW ")::bigint"; /* a function would share nothing */
 	dbha_engine *e = engine_of("1", "retry_budget=0");
+	char text[12];
 	const char *values[] = {"1", "2"};
 	dbha_request rq = DBHA_REQUEST(.sql = sql, .intent = DBHA_READ, .n_params = 2, .values = values);
 	dbha_error err;
@@ -344,7 +345,6 @@ START_TEST(a_read_that_writes_is_done_or_not_done)
 	} while (shared(&burst) < BURST - 1 && ++n < 20);
 	ck_assert_int_eq(shared(&burst), BURST - 1);
 	for (int i = 0; i < BURST; i++) {
-		char text[12];
 		snprintf(text, sizeof text, "%d", i);
 		values[0] = text;
 		values[1] = i == BURST - 1 ? "0" : "1";
